@@ -1,0 +1,112 @@
+// Holds the imports of src against the floors of src/README.md: down only, never sideways, never up, no cycles in a room;
+// and keeps what is dangerous in the rooms that own it.
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize, relative } from 'node:path'
+
+const floors = {
+  errors: 0,
+  end: 0,
+  transport: 0,
+  accept: 1,
+  head: 1,
+  dial: 1,
+  engine: 1,
+  handoff: 2,
+  tunnel: 2,
+  plain: 2,
+  service: 3,
+  observe: 3,
+  connection: 4,
+  edge: 5,
+  config: 6,
+  index: 7,
+  process: 7,
+  cli: 8,
+}
+
+/** What only some rooms may contain, and why. */
+const owned = [
+  {
+    pattern: /from '(node:)?(net|tls)'/,
+    valueOnly: true,
+    rooms: ['accept', 'dial'],
+    why: 'only accept and dial open sockets',
+  },
+  {
+    pattern: /from '(node:)?http'/,
+    valueOnly: true,
+    rooms: ['plain', 'cli'],
+    why: "node's HTTP is for the plain branch",
+  },
+  { pattern: /from 'pino'/, valueOnly: false, rooms: ['observe'], why: 'only observe writes lines' },
+  {
+    pattern: /llhttp\.wasm|WebAssembly/,
+    valueOnly: false,
+    rooms: ['head'],
+    why: 'only head/llhttp.ts knows the parser',
+  },
+  {
+    pattern: /process\.(env|exit|on\b|once\b|argv)/,
+    valueOnly: false,
+    rooms: ['process', 'cli'],
+    why: 'signals, exit codes and the environment belong to the program',
+  },
+  {
+    pattern: /console\./,
+    valueOnly: false,
+    rooms: [],
+    why: 'observe and the command line write, each in its own way',
+  },
+  { pattern: /\._handle\b/, valueOnly: false, rooms: [], why: "node's handles are not ours" },
+]
+
+const files = readdirSync('src', { recursive: true })
+  .filter((name) => name.endsWith('.ts'))
+  .sort()
+const roomOf = (file) => file.split('/')[0].replace(/\.ts$/, '')
+const complaints = []
+const graph = new Map()
+
+for (const file of files) {
+  const text = readFileSync(join('src', file), 'utf8')
+  const room = roomOf(file)
+  if (floors[room] === undefined) complaints.push(`${file}: the room ${room} has no floor`)
+  const imports = [...text.matchAll(/^(?:import|export)\s[^;'"]*?from\s+'(\.[^']+)'/gms)].map((match) => ({
+    target: relative('.', normalize(join(dirname(file), match[1]))),
+    typeOnly: /^(import|export) type/.test(match[0]),
+  }))
+  graph.set(
+    file,
+    imports.map(({ target }) => target),
+  )
+  for (const { target, typeOnly } of imports) {
+    const other = roomOf(target)
+    if (other === room || (floors[other] === 0 && floors[room] === 0)) continue
+    const isDown = floors[other] < floors[room]
+    if (!isDown && !(room === 'config' && typeOnly))
+      complaints.push(`${file} (floor ${floors[room]}) imports ${target} (floor ${floors[other]})`)
+  }
+  for (const { pattern, valueOnly, rooms, why } of owned) {
+    for (const [index, line] of text.split('\n').entries()) {
+      const isComment = /^\s*(\/\/|\*|\/\*)/.test(line)
+      if (isComment || (valueOnly && /^import type/.test(line)) || rooms.includes(room)) continue
+      if (pattern.test(line)) complaints.push(`src/${file}:${index + 1}: ${why}: ${line.trim()}`)
+    }
+  }
+  const lines = text.split('\n').length
+  if (lines > 400) complaints.push(`${file} has ${lines} lines: which second purpose came in?`)
+}
+
+const done = new Set()
+function visit(file, path) {
+  if (path.includes(file))
+    return complaints.push(`a cycle: ${[...path.slice(path.indexOf(file)), file].join(' → ')}`)
+  if (done.has(file)) return
+  for (const target of graph.get(file) ?? []) visit(target, [...path, file])
+  done.add(file)
+}
+for (const file of files) visit(file, [])
+
+for (const complaint of complaints) console.error(complaint)
+if (complaints.length > 0) process.exit(1)
+console.log(`floors: ${files.length} files, imports go down only`)

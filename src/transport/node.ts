@@ -1,0 +1,125 @@
+// A transport on a node socket: TCP, TLS or Unix.
+// No closure per socket: the listeners stand at the foot of the file and find their transport through a symbol.
+
+import type { Socket } from 'node:net'
+import type { Reader, Transport } from './transport.ts'
+
+const kTransport = Symbol('transport')
+
+type OwnedSocket = Socket & { [kTransport]: NodeTransport }
+
+/**
+ * Takes over `socket`, which must be paused and have no reader. From now on the transport closes it.
+ * `wire` is the TCP socket below a TLS socket: only there a RST can be sent.
+ */
+export function nodeTransport(socket: Socket, wire: Socket = socket): Transport {
+  return new NodeTransport(socket as OwnedSocket, wire)
+}
+
+class NodeTransport implements Transport {
+  readonly socket: OwnedSocket
+  readonly wire: Socket
+  reader: Reader | null = null
+  error: NodeJS.ErrnoException | undefined = undefined
+
+  constructor(socket: OwnedSocket, wire: Socket) {
+    this.socket = socket
+    this.wire = wire
+    socket[kTransport] = this
+    // Paused by hand first, since on('data') starts the flow otherwise.
+    socket.pause()
+    socket.on('data', socketOnData)
+    socket.on('end', socketOnEnd)
+    socket.on('drain', socketOnDrain)
+    socket.on('error', socketOnError)
+    socket.on('close', socketOnClose)
+  }
+
+  get isClosed(): boolean {
+    return this.socket.destroyed
+  }
+
+  attach(reader: Reader): void {
+    this.reader = reader
+    const { socket } = this
+    if (socket.readableEnded) reader.end()
+    if (socket.closed) reader.closed(this.error)
+    else socket.resume()
+  }
+
+  pause(): void {
+    this.socket.pause()
+  }
+
+  resume(): void {
+    this.socket.resume()
+  }
+
+  write(bytes: Uint8Array | string): boolean {
+    const { socket } = this
+    if (!socket.writable) return true
+    return typeof bytes === 'string' ? socket.write(bytes, 'latin1') : socket.write(bytes)
+  }
+
+  end(): void {
+    if (this.socket.writable) this.socket.end()
+  }
+
+  reset(): void {
+    const { socket, wire } = this
+    if (socket.destroyed) return
+    // A Unix socket knows no RST; a close with bytes unread is what its other side sees as ECONNRESET.
+    if (wire.remoteAddress === undefined) socket.destroy()
+    else if (wire === socket) socket.resetAndDestroy()
+    else resetBelowTls(socket, wire)
+  }
+
+  destroy(): void {
+    this.socket.destroy()
+  }
+
+  release(): Socket {
+    const { socket } = this
+    socket.pause()
+    socket.off('data', socketOnData)
+    socket.off('end', socketOnEnd)
+    socket.off('drain', socketOnDrain)
+    socket.off('error', socketOnError)
+    socket.off('close', socketOnClose)
+    this.reader = null
+    return socket
+  }
+}
+
+/** The raw socket's close takes the TLS socket with it; TLS itself has no RST and cannot send one. */
+function resetBelowTls(socket: Socket, wire: Socket): void {
+  wire.resetAndDestroy()
+  socket.destroy()
+}
+
+function socketOnData(this: Socket, chunk: Buffer): void {
+  transportOf(this).reader?.data(chunk)
+}
+
+function socketOnEnd(this: Socket): void {
+  transportOf(this).reader?.end()
+}
+
+function socketOnDrain(this: Socket): void {
+  transportOf(this).reader?.drain()
+}
+
+function socketOnError(this: Socket, error: NodeJS.ErrnoException): void {
+  transportOf(this).error = error
+}
+
+function socketOnClose(this: Socket): void {
+  const transport = transportOf(this)
+  const { reader } = transport
+  transport.reader = null
+  reader?.closed(transport.error)
+}
+
+function transportOf(socket: Socket): NodeTransport {
+  return (socket as OwnedSocket)[kTransport]
+}

@@ -33,7 +33,7 @@ const owned = [
     why: 'only accept and dial open sockets',
   },
   {
-    pattern: /from '(node:)?http'/,
+    pattern: /^import (?!\{ STATUS_CODES \}).* from '(node:)?http'/,
     valueOnly: true,
     rooms: ['plain', 'cli'],
     why: "node's HTTP is for the plain branch",

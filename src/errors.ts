@@ -240,6 +240,13 @@ const table = {
     'the origin answered with a wrong WebSocket handshake',
     'mend the origin: see RFC 6455 section 4.2.2',
   ],
+  'answer-refused': [
+    null,
+    'origin',
+    'refused',
+    'the origin did not switch protocols',
+    'see what the origin answered',
+  ],
   'answer-stalled': [null, 'client', 'timeout', 'the answer was not taken in time', 'read the answer'],
   // not a connection's
   'config-invalid': [null, 'operator', 'error', 'the configuration is not valid', 'mend the lines named'],

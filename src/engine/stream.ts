@@ -60,7 +60,11 @@ class StreamSplicing implements Splicing {
     // An error after a FIN says more than the FIN; nothing says more than the first error or an operator.
     const isOpen = this.end === null || (this.end.how === 'fin' && this.end.who !== 'operator')
     if (isOpen && (error !== undefined || this.end === null)) {
-      this.end = { who: this.sideOf(direction), how: howOf(error), error: error?.code ?? error?.message ?? '' }
+      this.end = {
+        who: this.sideOf(direction),
+        how: howOf(error),
+        error: error?.code ?? error?.message ?? '',
+      }
     }
     if (error !== undefined || !direction.hasEnded) direction.to.reset()
     if (this.closedSides === 2) process.nextTick(tellOwner, this)
@@ -124,7 +128,6 @@ class Direction implements Reader {
   closed(error: NodeJS.ErrnoException | undefined): void {
     this.splicing.sideClosed(this, error)
   }
-
 }
 
 function howOf(error: NodeJS.ErrnoException | undefined): How {

@@ -87,7 +87,7 @@ export function endToEnd(fields: readonly Field[], except: readonly string[] = [
 
 /** Head bytes as a latin1 string, ready to be written. */
 export function requestBytes(head: RequestHead): string {
-  return `${head.method} ${head.target} HTTP/1.1\r\n${fieldLines(head.fields)}\r\n`
+  return `${head.method} ${head.target} HTTP/${head.version}\r\n${fieldLines(head.fields)}\r\n`
 }
 
 export function responseBytes(head: Omit<ResponseHead, 'version'>): string {

@@ -89,6 +89,8 @@ export class MessageParser {
    */
   feed(bytes: Uint8Array): number {
     let taken = 0
+    // A message without a body is complete right behind its head, which llhttp tells when it is called again.
+    if (this.isHeadComplete && bytes.length === 0) this.#execute(bytes)
     while (taken < bytes.length && this.fault === null && !this.isComplete) {
       const wasHead = !this.isHeadComplete
       const room = wasHead ? Math.min(this.limits.headSize - this.#headBytes, SCRATCH_SIZE) : SCRATCH_SIZE

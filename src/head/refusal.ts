@@ -1,35 +1,46 @@
-// The short answers: what a client gets when its request goes no further.
+// The answers that are given here and not by an origin: the short refusals, and what a route or handler responds.
 
 import { STATUS_CODES } from 'node:http'
 import type { HeadraceError } from '../errors.ts'
 import { entry } from '../errors.ts'
 import type { Field } from './head.ts'
-import { field } from './head.ts'
+import { field, responseBytes } from './head.ts'
 
-export interface Refusal {
+export interface LocalAnswer {
   readonly status: number
+  /** With Content-Length; without what belongs to the connection. */
   readonly fields: readonly Field[]
   readonly body: string
 }
 
+export function localAnswer(status: number, fields: readonly Field[], body: string): LocalAnswer {
+  // RFC 9110 section 8.6.
+  if (status === 204 || status === 304) return { status, fields, body: '' }
+  return { status, fields: [...fields, field('Content-Length', String(Buffer.byteLength(body)))], body }
+}
+
 /**
- * The answer to a connection whose request `id` was refused, or null if the error has none. The body is one line for
- * people; it never has the detail, which may name an origin. `Connection: close` is the caller's to add or to know.
+ * The answer to a request `id` that was refused, or null if the error has none. The body is one line for people; it never
+ * has the detail, which may name an origin.
  */
-export function refusalFor(error: HeadraceError, id: string): Refusal | null {
+export function refusalFor(error: HeadraceError, id: string): LocalAnswer | null {
   const { status, sentence } = entry(error.code)
   if (status === null) return null
-  const body = `${status} ${reasonPhrase(status)}: ${sentence} (request ${id})\n`
   const fields = [
     field('Content-Type', 'text/plain; charset=utf-8'),
-    field('Content-Length', String(body.length)),
     field('Cache-Control', 'no-store'),
     field('X-Request-Id', id),
   ]
-  // RFC 6455 section 4.4 and RFC 9110 section 15.5.22.
+  // RFC 6455 section 4.4, RFC 9110 section 15.5.22.
   if (error.code === 'websocket-version') fields.push(field('Sec-WebSocket-Version', '13'))
   if (status === 426) fields.push(field('Upgrade', 'websocket'))
-  return { status, fields, body }
+  return localAnswer(status, fields, `${status} ${reasonPhrase(status)}: ${sentence} (request ${id})\n`)
+}
+
+/** The whole answer, after which the connection is closed. */
+export function closingBytes({ status, fields, body }: LocalAnswer): Buffer {
+  const head = { status, reason: reasonPhrase(status), fields: [...fields, field('Connection', 'close')] }
+  return Buffer.concat([Buffer.from(responseBytes(head), 'latin1'), Buffer.from(body)])
 }
 
 export function reasonPhrase(status: number): string {

@@ -26,13 +26,7 @@ class NodeTransport implements Transport {
     this.socket = socket
     this.wire = wire
     socket[kTransport] = this
-    // Paused by hand first, since on('data') starts the flow otherwise.
-    socket.pause()
-    socket.on('data', socketOnData)
-    socket.on('end', socketOnEnd)
-    socket.on('drain', socketOnDrain)
-    socket.on('error', socketOnError)
-    socket.on('close', socketOnClose)
+    this.retake()
   }
 
   get isClosed(): boolean {
@@ -88,6 +82,17 @@ class NodeTransport implements Transport {
     socket.off('close', socketOnClose)
     this.reader = null
     return socket
+  }
+
+  retake(): void {
+    const { socket } = this
+    // Paused by hand first, since on('data') starts the flow otherwise.
+    socket.pause()
+    socket.on('data', socketOnData)
+    socket.on('end', socketOnEnd)
+    socket.on('drain', socketOnDrain)
+    socket.on('error', socketOnError)
+    socket.on('close', socketOnClose)
   }
 }
 

@@ -43,8 +43,10 @@ export interface Transport {
   /** True from the moment when both directions are over. */
   readonly isClosed: boolean
   /**
-   * Gives up the node socket below, paused and with no listener of ours left on it. The caller owns it from now on; this
-   * object is dead. Bytes that node had read already come first when the socket is read.
+   * Gives up the node socket below, paused and with no listener of ours left on it. The caller owns it from now on.
+   * Bytes that node had read already come first when the socket is read.
    */
   release(): Socket
+  /** Takes the released socket back, paused; whoever had it has left no listener on it. */
+  retake(): void
 }

@@ -1,13 +1,15 @@
 // An established tunnel: who it is, what it has moved, and its end. As many of these exist as there are tunnels, and an
 // idle one should cost little: strings and numbers, no closures, nothing of the heads.
 
+import type { Backend } from '../dial/backend.ts'
 import type { SpliceEnd, SpliceOwner, Splicing } from '../engine/engine.ts'
 
-/** Milliseconds that the phases of the set-up took, in the order of travel. */
+/** Microseconds that the phases of the set-up took, in the order of travel; whole numbers, which cost no memory. */
 export interface Phases {
   accept: number
   tls: number
   head: number
+  gate: number
   decide: number
   dial: number
   answer: number
@@ -16,7 +18,6 @@ export interface Phases {
 export interface TunnelFacts {
   readonly id: string
   readonly service: string
-  readonly backend: string
   readonly engine: string
   readonly listener: string
   /** The client's IP address; '' on a Unix socket. */
@@ -30,12 +31,15 @@ export interface TunnelFacts {
 
 export class Tunnel implements SpliceOwner {
   readonly facts: TunnelFacts
+  /** Its permit is given back when the tunnel is over. */
+  readonly backend: Backend
   /** Told once, when both connections are over. The same function for all tunnels of an edge. */
   readonly settle: (tunnel: Tunnel, end: SpliceEnd) => void
   splicing: Splicing | null = null
 
-  constructor(facts: TunnelFacts, settle: (tunnel: Tunnel, end: SpliceEnd) => void) {
+  constructor(facts: TunnelFacts, backend: Backend, settle: (tunnel: Tunnel, end: SpliceEnd) => void) {
     this.facts = facts
+    this.backend = backend
     this.settle = settle
   }
 

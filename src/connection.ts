@@ -1,0 +1,297 @@
+// The way of one connection, from accept() to the tunnel. Each step is a room; this is the only file that knows them all.
+// It declares what it needs (Surroundings); edge.ts supplies it. Every step before the tunnel can be aborted by one
+// signal: the client has gone, a time limit, an operator. After the 101 nothing of this file is left but a Tunnel.
+
+import type { Socket } from 'node:net'
+import type { Client } from './accept/client.ts'
+import { identify } from './accept/identify.ts'
+import type { Listener } from './accept/listener.ts'
+import { secure } from './accept/secure.ts'
+import type { Backend } from './dial/backend.ts'
+import { hangUp } from './dial/backend.ts'
+import type { Dialled } from './dial/connect.ts'
+import { dial } from './dial/connect.ts'
+import type { Engine, SpliceEnd } from './engine/engine.ts'
+import { asHeadraceError, HeadraceError } from './errors.ts'
+import type { Answer } from './handoff/exchange.ts'
+import { ask, relayAnswer, switchingBytes } from './handoff/exchange.ts'
+import type { Held } from './head/early.ts'
+import { holdEarlyBytes } from './head/early.ts'
+import { asksForUpgrade, checkAnswer, checkUpgrade } from './head/handshake.ts'
+import type { RequestHead } from './head/head.ts'
+import type { HeadLimits } from './head/llhttp.ts'
+import { readRequestHead } from './head/read.ts'
+import { closingBytes, refusalFor } from './head/refusal.ts'
+import { checkRequest } from './head/request.ts'
+import type { Observer, Refused } from './observe/observer.ts'
+import type { PlainDecision, PlainOutcome } from './plain/serve.ts'
+import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
+import { rule } from './service/rule.ts'
+import type { Service } from './service/service.ts'
+import type { ServiceTable } from './service/table.ts'
+import { conclude } from './transport/conclude.ts'
+import type { Registry } from './tunnel/registry.ts'
+import { SetUp } from './tunnel/set-up.ts'
+import { Tunnel } from './tunnel/tunnel.ts'
+
+export interface Limits extends HeadLimits {
+  /** From accept to the end of the head, TLS handshake included, in ms. */
+  readonly headTimeoutMs: number
+  /** How many bytes of a client are held before the 101. */
+  readonly earlySize: number
+}
+
+/** What the way needs of the edge around it. */
+export interface Surroundings {
+  readonly services: ServiceTable
+  readonly tunnels: Registry
+  readonly engine: Engine
+  readonly observer: Observer
+  readonly limits: Limits
+  newId(): string
+}
+
+export interface Way {
+  /** Takes over an accepted socket, until it is closed. */
+  serve(socket: Socket, listener: Listener): Promise<void>
+  /** Takes over a connection whose next request, already parsed, asks to become a WebSocket; `backend`: it is decided. */
+  upgrade(client: Client, head: RequestHead, rest: Buffer | null, backend?: string | null): Promise<void>
+  /** From now on upgrades are refused, and plain connections end with their answer. */
+  drain(): void
+  /** Ends everything that is not a tunnel. */
+  abort(): void
+}
+
+/** A request on its way, as far as it is known. */
+interface Course {
+  readonly setUp: SetUp
+  client: Client | null
+  head: RequestHead | null
+  service: Service | null
+  backend: string | null
+}
+
+export function createWay({ services, tunnels, engine, observer, limits, newId }: Surroundings): Way {
+  const courses = new Set<Course>()
+  let isDraining = false
+  const plain = createPlainServer({ newId, decide: decidePlain, upgrade, answered }, limits)
+
+  async function serve(socket: Socket, listener: Listener): Promise<void> {
+    const course = begin('accept', null, null)
+    const { setUp } = course
+    setUp.expect(limits.headTimeoutMs, 'head-timeout')
+    try {
+      const sender = await identify(socket, listener, setUp.signal)
+      setUp.enter('tls')
+      const client = await secure(socket, sender, listener, setUp.signal)
+      course.client = client
+      setUp.enter('head')
+      const { head, rest } = await readRequestHead(client.transport, limits, setUp.signal)
+      setUp.meet()
+      course.head = head
+      if (asksForUpgrade(head)) return await handOff(course, client, head, rest, null)
+      checkRequest(head)
+      plain.serve(client, withoutUpgrade(head), rest, null)
+    } catch (error) {
+      refuse(course, asHeadraceError(error))
+    } finally {
+      finish(course)
+    }
+  }
+
+  async function upgrade(
+    client: Client,
+    head: RequestHead,
+    rest: Buffer | null,
+    backend: string | null = null,
+  ): Promise<void> {
+    const course = begin('head', client, head)
+    try {
+      await handOff(course, client, head, rest, backend)
+    } catch (error) {
+      refuse(course, asHeadraceError(error))
+    } finally {
+      finish(course)
+    }
+  }
+
+  async function handOff(
+    course: Course,
+    client: Client,
+    asked: RequestHead,
+    rest: Buffer | null,
+    named: string | null,
+  ): Promise<void> {
+    const { setUp } = course
+    const { host, head } = checkRequest(asked)
+    checkUpgrade(head)
+    const service = serviceOf(host)
+    course.service = service
+    setUp.enter('gate')
+    if (isDraining) throw new HeadraceError('draining')
+    if (!service.options.websockets)
+      throw new HeadraceError('websockets-off', `service ${service.options.id}`)
+
+    setUp.enter('decide')
+    const held = holdEarlyBytes(client.transport, rest, limits.earlySize, (error) => setUp.abort(error))
+    const extra: Record<string, unknown> = {}
+    const context = { signal: setUp.signal, log: extra }
+    const ruling = await rule(service, { client, head, host, isUpgrade: true }, context, named)
+    setUp.signal.throwIfAborted()
+    if (ruling.kind === 'respond') {
+      conclude(client.transport, closingBytes(ruling.answer))
+      observer.answered(factsOf(course), ruling.answer.status, 0)
+      return
+    }
+    const { backend, request } = ruling
+    course.backend = backend.options.name
+    if (ruling.kind === 'send') {
+      const decision = {
+        kind: 'send',
+        service: service.options.id,
+        backend,
+        request: withoutUpgrade(request),
+      } as const
+      plain.serve(client, withoutUpgrade(head), joined(held), decision)
+      return
+    }
+    const tunnel = await connect(course, client, head, request, backend, held)
+    if (tunnel !== null) observer.accepted(tunnel, request, extra)
+  }
+
+  /** From the dial to the tunnel; null if the origin gave another answer than a 101. */
+  async function connect(
+    course: Course,
+    client: Client,
+    asked: RequestHead,
+    request: RequestHead,
+    backend: Backend,
+    held: Held,
+  ): Promise<Tunnel | null> {
+    const { setUp } = course
+    setUp.enter('dial')
+    const origin = await dial(backend, setUp.signal)
+    try {
+      setUp.enter('answer')
+      setUp.expect(backend.options.firstByteTimeoutMs, 'answer-timeout')
+      const answer = await ask(request, client.transport, origin.transport, limits, setUp.signal)
+      setUp.meet()
+      if (answer.head.status !== 101) {
+        await relayAnswer(answer, client.transport, origin.transport)
+        observer.refused(factsOf(course), new HeadraceError('answer-refused'), answer.head.status)
+        hangUp(backend)
+        return null
+      }
+      answer.parser.free()
+      checkAnswer(asked, answer.head)
+      setUp.signal.throwIfAborted()
+      setUp.leave()
+      return open(course, client, origin, answer, backend, held)
+    } catch (error) {
+      origin.transport.destroy()
+      hangUp(backend)
+      throw error
+    }
+  }
+
+  function open(
+    { setUp, service }: Course,
+    client: Client,
+    origin: Dialled,
+    answer: Answer,
+    backend: Backend,
+    held: Held,
+  ): Tunnel {
+    client.transport.write(switchingBytes(answer))
+    const facts = {
+      id: setUp.id,
+      service: service?.options.id ?? '',
+      engine: engine.name,
+      listener: client.listener,
+      clientAddress: client.address,
+      originAddress: origin.address,
+      startedAt: Date.now(),
+      phases: setUp.phases,
+    }
+    const tunnel = new Tunnel(facts, backend, settle)
+    tunnels.add(tunnel)
+    const early = { fromClient: held.take(), fromOrigin: answer.rest === null ? [] : [answer.rest] }
+    tunnel.splicing = engine.splice(client.transport, origin.transport, early, tunnel)
+    return tunnel
+  }
+
+  /** Once for each tunnel, when both of its connections are over. */
+  function settle(tunnel: Tunnel, end: SpliceEnd): void {
+    tunnels.remove(tunnel)
+    hangUp(tunnel.backend)
+    observer.closed(tunnel, end)
+  }
+
+  async function decidePlain(
+    client: Client,
+    asked: RequestHead,
+    signal: AbortSignal,
+  ): Promise<PlainDecision> {
+    const { host, head } = checkRequest(asked)
+    const service = serviceOf(host)
+    const ruling = await rule(service, { client, head, host, isUpgrade: false }, { signal, log: {} })
+    const { id } = service.options
+    return ruling.kind === 'respond' ? { ...ruling, service: id } : { ...ruling, kind: 'send', service: id }
+  }
+
+  function answered(client: Client, head: RequestHead | null, outcome: PlainOutcome): void {
+    const { id, status, decision, durationMs, error } = outcome
+    const backend = decision?.kind === 'send' ? decision.backend.options.name : null
+    const facts = { id, phase: 'answer', client, service: decision?.service ?? null, backend, head } as const
+    if (error === null) observer.answered(facts, status, durationMs)
+    else observer.refused(facts, error)
+  }
+
+  /** The one way out for a connection that goes no further. */
+  function refuse(course: Course, error: HeadraceError): void {
+    const { setUp, client } = course
+    const refusal = refusalFor(error, setUp.id)
+    observer.refused(factsOf(course), error)
+    if (refusal === null) client?.transport.destroy()
+    else if (client !== null) conclude(client.transport, closingBytes(refusal))
+  }
+
+  function serviceOf(host: string): Service {
+    const service = services(host)
+    if (service === undefined) throw new HeadraceError('service-unknown', host)
+    return service
+  }
+
+  function begin(phase: 'accept' | 'head', client: Client | null, head: RequestHead | null): Course {
+    const course = { setUp: new SetUp(newId(), phase), client, head, service: null, backend: null }
+    courses.add(course)
+    return course
+  }
+
+  function finish(course: Course): void {
+    course.setUp.meet()
+    courses.delete(course)
+  }
+
+  function drain(): void {
+    isDraining = true
+    plain.close(false)
+  }
+
+  function abort(): void {
+    isDraining = true
+    for (const { setUp } of courses) setUp.abort(new HeadraceError('draining'))
+    plain.close(true)
+  }
+
+  return { serve, upgrade, drain, abort }
+}
+
+function factsOf({ setUp, client, service, backend, head }: Course): Refused {
+  return { id: setUp.id, phase: setUp.phase, client, service: service?.options.id ?? null, backend, head }
+}
+
+function joined(held: Held): Buffer | null {
+  const chunks = held.take()
+  return chunks.length === 0 ? null : Buffer.concat(chunks)
+}

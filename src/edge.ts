@@ -1,0 +1,122 @@
+// One running edge in one process: listeners, services, tunnels. The only door for the library and the program.
+
+import { EventEmitter } from 'node:events'
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { adopt } from './accept/client.ts'
+import type { Listener, ListenerOptions } from './accept/listener.ts'
+import { listen } from './accept/listener.ts'
+import type { Limits } from './connection.ts'
+import { createWay } from './connection.ts'
+import { streamEngine } from './engine/stream.ts'
+import { fieldsOf } from './head/head.ts'
+import type { LogOptions } from './observe/lines.ts'
+import { createLines } from './observe/lines.ts'
+import type { EdgeEvents } from './observe/observer.ts'
+import { createObserver } from './observe/observer.ts'
+import type { ServiceOptions } from './service/service.ts'
+import { createService } from './service/service.ts'
+import { serviceTable } from './service/table.ts'
+import { Registry } from './tunnel/registry.ts'
+
+export interface EdgeOptions {
+  readonly services: readonly ServiceOptions[]
+  readonly limits: Limits
+  /** Which engine is wanted; so far every one is `stream`. */
+  readonly engine: 'auto' | 'sockmap' | 'epoll' | 'stream'
+  readonly log: LogOptions
+  /** What `close` waits for tunnels to end if it isn't told, in ms. */
+  readonly drainTimeoutMs: number
+}
+
+export interface Edge extends EventEmitter<EdgeEvents> {
+  /**
+   * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included.
+   * Throws listen-failed or config-invalid.
+   */
+  listen(listeners: readonly ListenerOptions[]): Promise<{ addresses: string[] }>
+  /**
+   * Hands over an `upgrade` event of a node http or https server. The connection is answered, tunnelled and closed by
+   * the edge from now on, whatever happens. `backend`: a backend of the service that has the request's host; without
+   * it the routes or the handler of that service decide.
+   */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
+  /** The number of open tunnels. */
+  readonly size: number
+  /**
+   * Stops accepting, waits up to `drainMs` for the tunnels to end, and ends the rest. A second call with less time
+   * shortens the wait.
+   */
+  close(options?: { readonly drainMs?: number }): Promise<void>
+}
+
+/** After the drain, how long the ends of the rest may take, in ms. */
+const CLOSE_TIMEOUT_MS = 3_000
+
+/** Throws config-invalid. */
+export function createEdge(options: EdgeOptions): Edge {
+  const events = new EventEmitter<EdgeEvents>()
+  const lines = createLines(options.log)
+  const tunnels = new Registry()
+  const services = options.services.map(createService)
+  const listeners: Listener[] = []
+  const newId = idSource()
+  const way = createWay({
+    services: serviceTable(services),
+    tunnels,
+    engine: streamEngine,
+    observer: createObserver(lines, events),
+    limits: options.limits,
+    newId,
+  })
+
+  async function open(wanted: readonly ListenerOptions[]): Promise<{ addresses: string[] }> {
+    await Promise.all(services.map(({ handler }) => handler))
+    const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, lines.trouble)))
+    const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+    const failed = results.find((result) => result.status === 'rejected')
+    if (failed !== undefined) {
+      await Promise.all(opened.map((listener) => listener.close()))
+      throw failed.reason
+    }
+    listeners.push(...opened)
+    return { addresses: opened.map(({ address }) => address) }
+  }
+
+  function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void {
+    const { method = '', url = '', httpVersion, rawHeaders } = request
+    const asked = { method, target: url, version: httpVersion, fields: fieldsOf(rawHeaders) }
+    void way.upgrade(adopt(socket), asked, head.length > 0 ? head : null, backend ?? null)
+  }
+
+  let hurry = new AbortController()
+
+  async function close({ drainMs = options.drainTimeoutMs } = {}): Promise<void> {
+    // Whoever waits already is hurried by the later call.
+    hurry.abort()
+    hurry = new AbortController()
+    const closing = listeners.splice(0).map((listener) => listener.close())
+    way.drain()
+    await tunnels.empty(drainMs, hurry.signal)
+    way.abort()
+    await tunnels.stopAll('fin')
+    await tunnels.empty(CLOSE_TIMEOUT_MS)
+    await Promise.all(closing)
+  }
+
+  return Object.defineProperty(Object.assign(events, { listen: open, upgrade, close }), 'size', {
+    get: () => tunnels.size,
+  }) as unknown as Edge
+}
+
+/** Ids that are short, and unlike those of other processes and earlier runs. */
+function idSource(): () => string {
+  const run = Math.floor(Math.random() * 36 ** 5)
+    .toString(36)
+    .padStart(5, '0')
+  let count = 0
+  return () => {
+    count += 1
+    return `${run}-${count.toString(36)}`
+  }
+}

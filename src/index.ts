@@ -1,0 +1,66 @@
+// Headrace as a library.
+//
+//   import { createTunnel, handoff } from 'headrace'
+//
+//   const tunnel = createTunnel({
+//     services: [{ id: 'chat', domains: ['*'], websockets: 'on', backends: [{ name: 'chat', address: '127.0.0.1:9200' }] }],
+//   })
+//   tunnel.on('closed', ({ client, end, bytes }) => console.log(client.address, end, bytes))
+//   const { addresses } = await tunnel.listen([{ address: '127.0.0.1:8080' }])
+//   …
+//   await tunnel.close({ drain: '10s' })
+
+import type { EventEmitter } from 'node:events'
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { parseConfig, parseDuration, parseListeners } from './config/parse.ts'
+import type { ConfigInput, ListenerInput } from './config/schema.ts'
+import { createEdge } from './edge.ts'
+import type { EdgeEvents } from './observe/observer.ts'
+
+export type { ConfigInput, ListenerInput } from './config/schema.ts'
+export type { End, How, Phase, Who } from './end.ts'
+export type { ErrorCode } from './errors.ts'
+export { errorCodes, HeadraceError } from './errors.ts'
+export type { Decision } from './handoff/decision.ts'
+export { createWebsocketHandoff, handoff, respond, send } from './handoff/decision.ts'
+export type { Handler, HandlerContext } from './handoff/handler.ts'
+export type { HeaderView, RequestView } from './handoff/request-view.ts'
+export type { AcceptedEvent, ClosedEvent, EdgeEvents, RefusedEvent } from './observe/observer.ts'
+
+export interface Tunnel extends EventEmitter<EdgeEvents> {
+  /**
+   * Opens listeners, all or none; those of the options if none are given. Resolves with their addresses, ports that
+   * the system chose included. Throws HeadraceError `listen-failed` or `config-invalid`.
+   */
+  listen(listeners?: readonly ListenerInput[]): Promise<{ addresses: string[] }>
+  /**
+   * Hands over an `upgrade` event of any node http or https server: what people use http-proxy's `ws()` for. Headrace
+   * answers, tunnels and closes the connection from now on; it never throws because of what a client sent.
+   * `backend`: a backend of the service that has the request's host; without it that service's routes or handler decide.
+   */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
+  /** The number of open tunnels. */
+  readonly size: number
+  /**
+   * Stops accepting, waits up to `drain` (a duration such as `10s`, or ms; default 0) for the tunnels to end, and ends
+   * the rest with FIN.
+   */
+  close(options?: { readonly drain?: string | number }): Promise<void>
+}
+
+/**
+ * Creates a tunnel that listens nowhere yet. The options are those of the config file, with functions where it has
+ * paths of modules; `listeners` may be left out. Throws HeadraceError `config-invalid` with every problem in its text.
+ */
+export function createTunnel(options: ConfigInput): Tunnel {
+  const config = parseConfig(options)
+  const edge = createEdge(config.edge)
+  const { listen, close } = edge
+  return Object.assign(edge, {
+    listen: (listeners?: readonly ListenerInput[]) =>
+      listen(listeners === undefined ? config.listeners : parseListeners(listeners)),
+    close: ({ drain = 0 }: { readonly drain?: string | number } = {}) =>
+      close({ drainMs: parseDuration(drain) }),
+  })
+}

@@ -1,0 +1,131 @@
+// What is said: one function per log line, JSON through pino. Field names are the words of the documentation.
+
+import type { Logger } from 'pino'
+import { pino } from 'pino'
+import type { Client } from '../accept/client.ts'
+import type { End } from '../end.ts'
+import type { HeadraceError } from '../errors.ts'
+import type { Field, RequestHead } from '../head/head.ts'
+import type { Tunnel } from '../tunnel/tunnel.ts'
+
+export interface LogOptions {
+  /** pino's levels: trace, debug, info, warn, error, fatal, silent. */
+  readonly level: string
+  /** Request fields that stand in the accept line. */
+  readonly headers: readonly string[]
+  /** Of those, the ones that are shown as `[redacted]`, besides the ones that always are. */
+  readonly redact: readonly string[]
+}
+
+/** What lets whoever reads it be somebody, or take over a session. */
+const ALWAYS_REDACTED = ['authorization', 'cookie', 'set-cookie', 'proxy-authorization', 'sec-websocket-key']
+
+/** As much as is known of a request. */
+export interface RequestFacts {
+  readonly id: string
+  readonly client: Client | null
+  readonly service: string | null
+  readonly backend: string | null
+  readonly head: RequestHead | null
+}
+
+export interface TunnelSummary {
+  readonly end: End
+  readonly error: string
+  readonly durationMs: number
+  readonly bytes: { readonly clientToOrigin: number; readonly originToClient: number }
+}
+
+export interface Lines {
+  accepted(tunnel: Tunnel, head: RequestHead, extra: Readonly<Record<string, unknown>>): void
+  closed(tunnel: Tunnel, summary: TunnelSummary): void
+  refused(request: RequestFacts, error: HeadraceError, status: number | null, end: End): void
+  answered(request: RequestFacts, status: number, durationMs: number): void
+  /** Something that an operator should mend, and that stopped nothing. */
+  trouble(error: HeadraceError): void
+  failure(what: string, error: unknown): void
+}
+
+export function createLines(options: LogOptions): Lines {
+  const redacted = new Set([...ALWAYS_REDACTED, ...options.redact.map((name) => name.toLowerCase())])
+  const shown = new Set(options.headers.map((name) => name.toLowerCase()))
+  const log: Logger = pino({
+    level: options.level,
+    base: { name: 'headrace' },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+  })
+
+  return {
+    accepted(tunnel, head, extra) {
+      const headers = shown.size === 0 ? undefined : shownFields(head.fields, shown, redacted)
+      const added = Object.keys(extra).length === 0 ? undefined : extra
+      log.info({ ...whoAndWhere(tunnel), path: pathOf(head), headers, extra: added }, 'tunnel accepted')
+    },
+    closed(tunnel, { end, error, durationMs, bytes }) {
+      log.info({ ...whoAndWhere(tunnel), durationMs, bytes, end, error: error || undefined }, 'tunnel closed')
+    },
+    refused(request, { code, message, remedy }, status, end) {
+      const line = { ...of(request), status, end, code, error: message, remedy }
+      // The operator can mend what is wrong at the edge or behind it; what clients do wrong is everyday.
+      if (status !== null && status >= 500) log.warn(line, 'request refused')
+      else log.info(line, 'request refused')
+    },
+    answered(request, status, durationMs) {
+      log.info({ ...of(request), status, durationMs: Math.round(durationMs) }, 'request answered')
+    },
+    trouble({ code, message, remedy }) {
+      log.warn({ code, error: message, remedy }, 'trouble')
+    },
+    failure(what, error) {
+      log.error({ err: error }, what)
+    },
+  }
+}
+
+function whoAndWhere({ facts, backend }: Tunnel) {
+  const { id, service, engine, listener, clientAddress: client, originAddress: origin } = facts
+  return {
+    id,
+    service,
+    backend: backend.options.name,
+    engine,
+    listener,
+    client,
+    origin,
+    phasesMs: inMs(facts.phases),
+  }
+}
+
+function inMs(phases: Tunnel['facts']['phases']): Record<string, number> {
+  return Object.fromEntries(Object.entries(phases).map(([phase, us]) => [phase, us / 1_000]))
+}
+
+function of({ id, client, service, backend, head }: RequestFacts) {
+  return {
+    id,
+    client: client?.address,
+    listener: client?.listener,
+    service: service ?? undefined,
+    backend: backend ?? undefined,
+    method: head?.method,
+    path: head === null ? undefined : pathOf(head),
+  }
+}
+
+/** Without the query: it often holds tokens. */
+function pathOf({ target }: RequestHead): string {
+  const mark = target.indexOf('?')
+  return mark === -1 ? target : target.slice(0, mark)
+}
+
+function shownFields(fields: readonly Field[], shown: ReadonlySet<string>, redacted: ReadonlySet<string>) {
+  const result: Record<string, string> = {}
+  for (const { key, value } of fields) {
+    if (!shown.has(key)) continue
+    const known = result[key]
+    const text = redacted.has(key) ? '[redacted]' : value
+    result[key] = known === undefined || redacted.has(key) ? text : `${known}, ${text}`
+  }
+  return result
+}

@@ -1,0 +1,126 @@
+// Tells what happens on the way of a connection: to the log, and as events to whoever listens. A listener that throws is
+// somebody else's trouble; it is logged, and no connection notices.
+
+import type { EventEmitter } from 'node:events'
+import type { Client } from '../accept/client.ts'
+import type { End, Phase } from '../end.ts'
+import { endName } from '../end.ts'
+import type { SpliceEnd } from '../engine/engine.ts'
+import type { ErrorCode, HeadraceError } from '../errors.ts'
+import { entry } from '../errors.ts'
+import type { RequestHead } from '../head/head.ts'
+import type { Tunnel } from '../tunnel/tunnel.ts'
+import type { Lines } from './lines.ts'
+
+export interface AcceptedEvent {
+  readonly id: string
+  readonly service: string
+  readonly backend: string
+  /** `address` is '' on a Unix socket. */
+  readonly client: { readonly address: string }
+  /** The address that was dialled, such as `10.0.0.1:443`. */
+  readonly origin: string
+}
+
+export interface ClosedEvent extends AcceptedEvent {
+  readonly end: End
+  /** The name of the system's error, such as ECONNRESET; '' if there was none. */
+  readonly error: string
+  readonly durationMs: number
+  readonly bytes: { readonly clientToOrigin: number; readonly originToClient: number }
+}
+
+export interface RefusedEvent {
+  readonly id: string
+  readonly code: ErrorCode
+  /** What the client got; null: no answer. */
+  readonly status: number | null
+  readonly end: End
+  /** Precisely what and where; for the operator. */
+  readonly detail: string
+  readonly client: { readonly address: string } | null
+  readonly service: string | null
+}
+
+export interface EdgeEvents {
+  accepted: [event: AcceptedEvent]
+  closed: [event: ClosedEvent]
+  refused: [event: RefusedEvent]
+}
+
+/** As much as is known of a request that goes no further. */
+export interface Refused {
+  readonly id: string
+  readonly phase: Phase
+  readonly client: Client | null
+  readonly service: string | null
+  readonly backend: string | null
+  readonly head: RequestHead | null
+}
+
+export interface Observer {
+  accepted(tunnel: Tunnel, head: RequestHead, extra: Readonly<Record<string, unknown>>): void
+  closed(tunnel: Tunnel, end: SpliceEnd): void
+  /** `status`: what the client got, if not what the error's code has. */
+  refused(request: Refused, error: HeadraceError, status?: number): void
+  answered(request: Refused, status: number, durationMs: number): void
+}
+
+export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): Observer {
+  function emit<Name extends keyof EdgeEvents>(name: Name, ...event: EdgeEvents[Name]): void {
+    try {
+      ;(events as EventEmitter).emit(name, ...event)
+    } catch (error) {
+      lines.failure(`a listener of the event ${name} threw`, error)
+    }
+  }
+
+  return {
+    accepted(tunnel, head, extra) {
+      lines.accepted(tunnel, head, extra)
+      emit('accepted', whoAndWhere(tunnel))
+    },
+    closed(tunnel, { who, how, error }) {
+      const { splicing, facts } = tunnel
+      const end = endName(who, how, 'tunnel')
+      const durationMs = Date.now() - facts.startedAt
+      const bytes = {
+        clientToOrigin: splicing?.clientToOrigin ?? 0,
+        originToClient: splicing?.originToClient ?? 0,
+      }
+      lines.closed(tunnel, { end, error, durationMs, bytes })
+      emit('closed', { ...whoAndWhere(tunnel), end, error, durationMs, bytes })
+    },
+    refused(request, error, status) {
+      const { who, how, status: usual } = entry(error.code)
+      const end = endName(who, how, request.phase)
+      const given = status ?? usual
+      lines.refused(request, error, given, end)
+      const { id, client, service } = request
+      const { code, detail } = error
+      emit('refused', {
+        id,
+        code,
+        status: given,
+        end,
+        detail,
+        client: client && { address: client.address },
+        service,
+      })
+    },
+    answered(request, status, durationMs) {
+      lines.answered(request, status, durationMs)
+    },
+  }
+}
+
+function whoAndWhere({ facts, backend }: Tunnel): AcceptedEvent {
+  const { id, service, clientAddress, originAddress } = facts
+  return {
+    id,
+    service,
+    backend: backend.options.name,
+    client: { address: clientAddress },
+    origin: originAddress,
+  }
+}

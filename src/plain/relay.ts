@@ -1,0 +1,193 @@
+// One plain request to its backend and the answer back, through node's HTTP client with a pool of kept-alive
+// connections. Bodies stream both ways at the pace of the slower side; trailers and interim answers are passed on.
+
+import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http'
+import { Agent, request as httpRequest } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Backend } from '../dial/backend.ts'
+import { hangUp } from '../dial/backend.ts'
+import { dial } from '../dial/connect.ts'
+import { asHeadraceError, HeadraceError } from '../errors.ts'
+import type { RequestHead } from '../head/head.ts'
+import { endToEnd, field, fieldsOf, firstValue, flatFields } from '../head/head.ts'
+
+/** How long a connection to an origin is kept without a request, in ms; less than common origins keep theirs. */
+const POOL_TIMEOUT_MS = 4_000
+/** RFC 9110 section 9.2.2; the request must not have a body either. */
+const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+const pools = new WeakMap<Backend, Agent>()
+
+/** Node's pool, with our dial: the same addresses, limits and verification as for tunnels. */
+class BackendPool extends Agent {
+  readonly backend: Backend
+
+  constructor(backend: Backend) {
+    super({ keepAlive: true, timeout: POOL_TIMEOUT_MS })
+    this.backend = backend
+  }
+
+  override createConnection(_: unknown, callback?: (error: Error | null, stream: Duplex) => void): undefined {
+    void this.#connect(callback)
+    return undefined
+  }
+
+  async #connect(callback?: (error: Error | null, stream: Duplex) => void): Promise<void> {
+    try {
+      const { transport } = await dial(this.backend, new AbortController().signal)
+      const socket = transport.release()
+      socket.on('close', () => hangUp(this.backend))
+      // An origin's FIN ends a pooled connection.
+      socket.allowHalfOpen = false
+      socket.resume()
+      callback?.(null, socket)
+    } catch (error) {
+      ;(callback as ((error: unknown) => void) | undefined)?.(error)
+    }
+  }
+}
+
+/**
+ * Sends `head` and the body of `request` to the backend and answers `response` with what comes back. Resolves when the
+ * answer is complete, or the client has gone. Throws what `dial` throws, and answer-timeout, answer-closed,
+ * answer-reset, answer-malformed, answer-too-large.
+ */
+export async function relayRequest(
+  request: IncomingMessage,
+  response: ServerResponse,
+  backend: Backend,
+  head: RequestHead,
+  signal: AbortSignal,
+): Promise<void> {
+  const attempt = { request, response, backend, head, signal }
+  const outcome = await relayOnce(attempt)
+  // The origin closed a pooled connection in the moment in which it was used again.
+  if (outcome === 'stale') await relayOnce(attempt)
+}
+
+interface Attempt {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly backend: Backend
+  readonly head: RequestHead
+  readonly signal: AbortSignal
+}
+
+function relayOnce({ request, response, backend, head, signal }: Attempt): Promise<'done' | 'stale'> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return resolve('done')
+    const { method, target: path } = head
+    const toOrigin = httpRequest({
+      agent: poolOf(backend),
+      method,
+      path,
+      headers: requestFields(head),
+      setHost: false,
+    })
+    let isAnswered = false
+    const timer = setTimeout(() => {
+      toOrigin.destroy(new HeadraceError('answer-timeout', `${backend.options.firstByteTimeoutMs} ms`))
+    }, backend.options.firstByteTimeoutMs)
+    const leave = () => toOrigin.destroy()
+    signal.addEventListener('abort', leave)
+
+    toOrigin.on('continue', () => response.writeContinue())
+    toOrigin.on('information', ({ statusCode, headers }) => {
+      const { link } = headers
+      if (statusCode === 103 && link !== undefined) response.writeEarlyHints({ link })
+    })
+    toOrigin.on('response', (answer) => {
+      isAnswered = true
+      clearTimeout(timer)
+      relayBack(answer, request, response, () => resolve('done'))
+    })
+    toOrigin.on('error', (error: NodeJS.ErrnoException) => {
+      clearTimeout(timer)
+      const isStale = toOrigin.reusedSocket && error.code === 'ECONNRESET' && REPEATABLE.has(method)
+      if (signal.aborted || isAnswered) resolve('done')
+      else if (isStale && !hasBody(head)) resolve('stale')
+      else reject(troubleOf(error))
+    })
+    toOrigin.on('close', () => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', leave)
+    })
+    sendBody(request, toOrigin, () => {
+      if (!isAnswered) timer.refresh()
+    })
+  })
+}
+
+/** Streams the body; `progressed` is called whenever a piece of it has arrived. */
+function sendBody(request: IncomingMessage, toOrigin: ClientRequest, progressed: () => void): void {
+  if (request.complete && request.readableEnded) return void toOrigin.end()
+  toOrigin.flushHeaders()
+  request.pipe(toOrigin, { end: false })
+  request.on('data', progressed)
+  request.on('error', () => toOrigin.destroy())
+  request.on('end', () => {
+    if (request.rawTrailers.length > 0) toOrigin.addTrailers(pairsOf(request.rawTrailers))
+    toOrigin.end()
+  })
+}
+
+function relayBack(
+  answer: IncomingMessage,
+  request: IncomingMessage,
+  response: ServerResponse,
+  done: () => void,
+): void {
+  const fields = fieldsOf(answer.rawHeaders)
+  // HTTP/1.0 knows neither chunks nor trailers: there the end of the body is the end of the connection.
+  const isChunked = request.httpVersion === '1.1' && firstValue(fields, 'transfer-encoding') !== undefined
+  const kept = endToEnd(fields, isChunked ? ['transfer-encoding', 'trailer'] : [])
+  response.writeHead(answer.statusCode ?? 502, answer.statusMessage ?? '', flatFields(kept))
+  answer.pipe(response, { end: false })
+  answer.on('end', () => {
+    if (isChunked && answer.rawTrailers.length > 0) response.addTrailers(pairsOf(answer.rawTrailers))
+    response.end()
+    done()
+  })
+  // Cut short: the client must not take it for complete.
+  answer.on('error', () => {
+    response.destroy()
+    done()
+  })
+}
+
+function poolOf(backend: Backend): Agent {
+  const known = pools.get(backend)
+  if (known !== undefined) return known
+  const pool = new BackendPool(backend)
+  pools.set(backend, pool)
+  return pool
+}
+
+function hasBody({ fields }: RequestHead): boolean {
+  const length = firstValue(fields, 'content-length')
+  return (
+    firstValue(fields, 'transfer-encoding') !== undefined || (length !== undefined && Number(length) !== 0)
+  )
+}
+
+/** Node's client would frame the missing body of a POST as chunks; a length of 0 is what it was (RFC 9110 section 8.6). */
+function requestFields(head: RequestHead): string[] {
+  const isFramed = ['transfer-encoding', 'content-length'].some(
+    (key) => firstValue(head.fields, key) !== undefined,
+  )
+  const hasNone = isFramed || ['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE'].includes(head.method)
+  return flatFields(hasNone ? head.fields : [...head.fields, field('Content-Length', '0')])
+}
+
+function pairsOf(flat: readonly string[]): [string, string][] {
+  return fieldsOf(flat).map(({ name, value }) => [name, value])
+}
+
+function troubleOf(error: NodeJS.ErrnoException): HeadraceError {
+  if (error instanceof HeadraceError) return error
+  if (error.code === 'HPE_HEADER_OVERFLOW') return new HeadraceError('answer-too-large', error.message, error)
+  if (error.code?.startsWith('HPE_')) return new HeadraceError('answer-malformed', error.message, error)
+  if (error.message === 'socket hang up') return new HeadraceError('answer-closed', '', error)
+  if (error.code === 'ECONNRESET') return new HeadraceError('answer-reset', error.code, error)
+  return asHeadraceError(error, 'dial-failed')
+}

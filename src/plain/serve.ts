@@ -1,0 +1,217 @@
+// The branch: ordinary HTTP, through node's own server on the accepted connection. It never listens; connections come
+// from the spine, with the head that was read already put back in front. A later upgrade on the same connection goes
+// back to the spine.
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { createServer } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { Client } from '../accept/client.ts'
+import type { Backend } from '../dial/backend.ts'
+import type { ErrorCode } from '../errors.ts'
+import { asHeadraceError, HeadraceError } from '../errors.ts'
+import { asksForUpgrade } from '../head/handshake.ts'
+import type { RequestHead } from '../head/head.ts'
+import { field, fieldsOf, flatFields, requestBytes } from '../head/head.ts'
+import type { HeadLimits } from '../head/llhttp.ts'
+import type { LocalAnswer } from '../head/refusal.ts'
+import { closingBytes, reasonPhrase, refusalFor } from '../head/refusal.ts'
+import { relayRequest } from './relay.ts'
+
+export type PlainDecision =
+  | {
+      readonly kind: 'send'
+      readonly service: string
+      readonly backend: Backend
+      readonly request: RequestHead
+    }
+  | { readonly kind: 'respond'; readonly service: string; readonly answer: LocalAnswer }
+
+/** What this room needs of the spine. */
+export interface PlainWay {
+  newId(): string
+  /** Decides about each request of a connection. Throws what the client is refused with. */
+  decide(client: Client, head: RequestHead, signal: AbortSignal): Promise<PlainDecision>
+  /** Takes a connection back: its next request asks to become a WebSocket. The transport is retaken and paused. */
+  upgrade(client: Client, head: RequestHead, rest: Buffer | null): void
+  /** One request is over. `error` is null when it was answered. */
+  answered(client: Client, head: RequestHead | null, outcome: PlainOutcome): void
+}
+
+export interface PlainOutcome {
+  readonly id: string
+  readonly status: number
+  readonly decision: PlainDecision | null
+  readonly durationMs: number
+  readonly error: HeadraceError | null
+}
+
+export interface PlainServer {
+  /**
+   * Serves this request and those that follow on the connection, and closes it in the end. `decision`: for this
+   * request it was decided already.
+   */
+  serve(client: Client, head: RequestHead, rest: Buffer | null, decision: PlainDecision | null): void
+  /** Ends connections that wait for a request, and all others with their answer; or all at once. */
+  close(atOnce: boolean): void
+}
+
+export interface PlainLimits extends HeadLimits {
+  readonly headTimeoutMs: number
+}
+
+/** How long a connection may wait for its next request, in ms. */
+const KEEP_ALIVE_TIMEOUT_MS = 60_000
+
+interface Connection {
+  readonly client: Client
+  decision: PlainDecision | null
+  /** Requests whose answer is not complete. */
+  open: number
+}
+
+export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServer {
+  const connections = new WeakMap<Duplex, Connection>()
+  let isClosing = false
+
+  const server = createServer({
+    maxHeaderSize: limits.headSize,
+    headersTimeout: limits.headTimeoutMs,
+    // A body may take as long as it takes.
+    requestTimeout: 0,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    connectionsCheckingInterval: Math.min(1_000, limits.headTimeoutMs),
+    insecureHTTPParser: false,
+    // Checked by our own rules, with our own answer.
+    requireHostHeader: false,
+  })
+  server.on('request', answer)
+  server.on('checkContinue', answer)
+  server.on('upgrade', takeBack)
+  server.on('clientError', refuseMalformed)
+  // The server checks its time limits from the moment on when it listens, which it never does itself.
+  server.emit('listening')
+
+  function serve(
+    client: Client,
+    head: RequestHead,
+    rest: Buffer | null,
+    decision: PlainDecision | null,
+  ): void {
+    const socket = client.transport.release()
+    connections.set(socket, { client, decision, open: 0 })
+    // The socket is node's from here on: nobody else reads it, so that what was read may be put back.
+    if (rest !== null) socket.unshift(rest)
+    socket.unshift(Buffer.from(requestBytes(head), 'latin1'))
+    server.emit('connection', socket)
+    socket.resume()
+  }
+
+  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const connection = connections.get(request.socket)
+    if (connection === undefined) return void request.destroy()
+    const { client } = connection
+    const head = headOf(request)
+    const id = way.newId()
+    const startedAt = performance.now()
+    const gone = new AbortController()
+    let { decision } = connection
+    let error: HeadraceError | null = null
+    connection.decision = null
+    connection.open += 1
+    response.on('error', () => {})
+    response.on('close', () => {
+      connection.open -= 1
+      if (!response.writableFinished) gone.abort(new HeadraceError('client-closed'))
+      const durationMs = performance.now() - startedAt
+      way.answered(client, head, { id, status: response.statusCode, decision, durationMs, error })
+    })
+    response.sendDate = false
+    if (isClosing) response.shouldKeepAlive = false
+    try {
+      checkCount(head, limits.headFields)
+      decision ??= await way.decide(client, head, gone.signal)
+      if (decision.kind === 'respond') give(response, decision.answer)
+      else await relayRequest(request, response, decision.backend, decision.request, gone.signal)
+    } catch (thrown) {
+      error = asHeadraceError(thrown)
+      refuse(response, error, id)
+    }
+  }
+
+  function takeBack(request: IncomingMessage, socket: Duplex, rest: Buffer): void {
+    const connection = connections.get(socket)
+    if (connection === undefined) return void socket.destroy()
+    const { client } = connection
+    const head = headOf(request)
+    connections.delete(socket)
+    ;(socket as Socket).setTimeout(0)
+    client.transport.retake()
+    const remaining = rest.length > 0 ? rest : null
+    if (asksForUpgrade(head)) way.upgrade(client, head, remaining)
+    else serve(client, withoutUpgrade(head), remaining, null)
+  }
+
+  /** What node's parser refuses. In the middle of another answer nothing can be said any more. */
+  function refuseMalformed(error: NodeJS.ErrnoException, socket: Duplex): void {
+    const connection = connections.get(socket)
+    const refused = new HeadraceError(codeOf(error), error.message, error)
+    if (!socket.writable || connection === undefined || connection.open > 0) return void socket.destroy()
+    const id = way.newId()
+    const refusal = refusalFor(refused, id)
+    const outcome = { id, status: refusal?.status ?? 0, decision: null, durationMs: 0, error: refused }
+    way.answered(connection.client, null, outcome)
+    if (refusal === null) socket.destroy()
+    else socket.end(closingBytes(refusal))
+  }
+
+  function close(atOnce: boolean): void {
+    isClosing = true
+    if (atOnce) server.closeAllConnections()
+    else server.closeIdleConnections()
+    // Also stops the timer of the time limits; that it does not listen is no error to anybody.
+    server.close(() => {})
+  }
+
+  return { serve, close }
+}
+
+/** The request as plain HTTP: `Upgrade` is dropped with the token that announces it (RFC 9110 section 7.8). */
+export function withoutUpgrade(head: RequestHead): RequestHead {
+  const fields = head.fields.flatMap((one) => {
+    if (one.key === 'upgrade') return []
+    if (one.key !== 'connection') return one
+    const tokens = one.value.split(',').filter((token) => token.trim().toLowerCase() !== 'upgrade')
+    return tokens.length === 0 ? [] : field(one.name, tokens.join(',').trim())
+  })
+  return { ...head, fields }
+}
+
+function headOf(request: IncomingMessage): RequestHead {
+  const { method = '', url = '', httpVersion, rawHeaders } = request
+  return { method, target: url, version: httpVersion, fields: fieldsOf(rawHeaders) }
+}
+
+function checkCount(head: RequestHead, headFields: number): void {
+  if (head.fields.length > headFields)
+    throw new HeadraceError('head-too-many-fields', `over ${headFields} fields`)
+}
+
+function codeOf(error: NodeJS.ErrnoException): ErrorCode {
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') return 'head-timeout'
+  if (error.code === 'HPE_HEADER_OVERFLOW') return 'head-too-large'
+  return error.code === 'ECONNRESET' ? 'client-reset' : 'head-malformed'
+}
+
+/** After the head of an answer has gone out there is no other word than to cut it short. */
+function refuse(response: ServerResponse, error: HeadraceError, id: string): void {
+  const refusal = refusalFor(error, id)
+  response.shouldKeepAlive = false
+  if (response.headersSent || refusal === null) response.destroy()
+  else give(response, refusal)
+}
+
+function give(response: ServerResponse, { status, fields, body }: LocalAnswer): void {
+  response.writeHead(status, reasonPhrase(status), flatFields(fields))
+  response.end(body)
+}

@@ -1,0 +1,49 @@
+// A service: a site, compiled from its options once.
+
+import type { Backend, BackendOptions } from '../dial/backend.ts'
+import { createBackend } from '../dial/backend.ts'
+import type { HeaderRules } from '../handoff/fields.ts'
+import type { Handler } from '../handoff/handler.ts'
+import { loadHandler } from '../handoff/handler.ts'
+import type { Route, RouteOptions } from '../handoff/routes.ts'
+import { compileRoute } from '../handoff/routes.ts'
+
+export interface ServiceOptions {
+  readonly id: string
+  /** Exact names, `*.example.com`, or `*` for all. */
+  readonly domains: readonly string[]
+  /** The product switch. */
+  readonly websockets: boolean
+  readonly backends: readonly BackendOptions[]
+  /** For each request that goes to an origin. */
+  readonly headers: HeaderRules
+  /** Asked in order, if there is no handler. */
+  readonly routes: readonly RouteOptions[]
+  /** A function, or the absolute path of a module whose default export is one. */
+  readonly handler: Handler | string | undefined
+  readonly handlerTimeoutMs: number
+  /** Send RFC 7239's `Forwarded` besides X-Forwarded-*. */
+  readonly forwarded: boolean
+}
+
+export interface Service {
+  readonly options: ServiceOptions
+  readonly backends: ReadonlyMap<string, Backend>
+  readonly routes: readonly Route[]
+  /** Resolves when the handler's module is loaded; rejects with config-invalid. */
+  readonly handler: Promise<Handler> | Handler | null
+}
+
+/** Throws config-invalid. A handler's module begins to load. */
+export function createService(options: ServiceOptions): Service {
+  const { handler } = options
+  const loading = typeof handler === 'string' ? loadHandler(handler) : (handler ?? null)
+  // Whoever waits for it is told; nobody waiting is no reason to end the process.
+  if (loading instanceof Promise) loading.catch(() => {})
+  return {
+    options,
+    backends: new Map(options.backends.map((backend) => [backend.name, createBackend(backend)])),
+    routes: options.routes.map(compileRoute),
+    handler: loading,
+  }
+}

@@ -1,0 +1,55 @@
+// The time before a tunnel is one: how far the connection has come, how long each phase took, and the one signal that
+// ends it early.
+
+import type { Phase } from '../end.ts'
+import type { ErrorCode } from '../errors.ts'
+import { HeadraceError } from '../errors.ts'
+import type { Phases } from './tunnel.ts'
+
+export class SetUp {
+  readonly id: string
+  readonly phases: Phases = { accept: 0, tls: 0, head: 0, gate: 0, decide: 0, dial: 0, answer: 0 }
+  phase: Exclude<Phase, 'tunnel'>
+  readonly #abort = new AbortController()
+  #enteredAt = performance.now()
+  #deadline: NodeJS.Timeout | undefined
+
+  constructor(id: string, phase: Exclude<Phase, 'tunnel'>) {
+    this.id = id
+    this.phase = phase
+  }
+
+  /** Every step before the tunnel listens to it; its reason is a HeadraceError. */
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+
+  enter(phase: Exclude<Phase, 'tunnel'>): void {
+    this.leave()
+    this.phase = phase
+  }
+
+  /** Ends the clock of the current phase. */
+  leave(): void {
+    const now = performance.now()
+    this.phases[this.phase] += Math.round((now - this.#enteredAt) * 1_000)
+    this.#enteredAt = now
+  }
+
+  /** From now on the connection has `ms` until `meet`. One deadline at a time. */
+  expect(ms: number, code: ErrorCode): void {
+    this.#deadline = setTimeout(expire, ms, this, code, ms)
+  }
+
+  meet(): void {
+    clearTimeout(this.#deadline)
+  }
+
+  abort(reason: HeadraceError): void {
+    this.#abort.abort(reason)
+  }
+}
+
+function expire(setUp: SetUp, code: ErrorCode, ms: number): void {
+  setUp.abort(new HeadraceError(code, `${ms} ms`))
+}

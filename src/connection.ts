@@ -22,6 +22,7 @@ import type { RequestHead } from './head/head.ts'
 import type { HeadLimits } from './head/llhttp.ts'
 import { readRequestHead } from './head/read.ts'
 import { closingBytes, refusalFor } from './head/refusal.ts'
+import type { Checked } from './head/request.ts'
 import { checkRequest } from './head/request.ts'
 import type { Observer, Refused } from './observe/observer.ts'
 import type { PlainDecision, PlainOutcome } from './plain/serve.ts'
@@ -240,9 +241,9 @@ export function createWay({ services, tunnels, engine, observer, limits, newId }
   }
 
   function answered(client: Client, head: RequestHead | null, outcome: PlainOutcome): void {
-    const { id, status, decision, durationMs, error } = outcome
+    const { id, phase, status, decision, durationMs, error } = outcome
     const backend = decision?.kind === 'send' ? decision.backend.options.name : null
-    const facts = { id, phase: 'answer', client, service: decision?.service ?? null, backend, head } as const
+    const facts = { id, phase, client, service: decision?.service ?? null, backend, head }
     if (error === null) observer.answered(facts, status, durationMs)
     else observer.refused(facts, error)
   }

@@ -16,6 +16,8 @@ import { field, fieldsOf, flatFields, requestBytes } from '../head/head.ts'
 import type { HeadLimits } from '../head/llhttp.ts'
 import type { LocalAnswer } from '../head/refusal.ts'
 import { closingBytes, reasonPhrase, refusalFor } from '../head/refusal.ts'
+import type { Checked } from '../head/request.ts'
+import { checkRequest } from '../head/request.ts'
 import { relayRequest } from './relay.ts'
 
 export type PlainDecision =
@@ -30,8 +32,8 @@ export type PlainDecision =
 /** What this room needs of the spine. */
 export interface PlainWay {
   newId(): string
-  /** Decides about each request of a connection. Throws what the client is refused with. */
-  decide(client: Client, head: RequestHead, signal: AbortSignal): Promise<PlainDecision>
+  /** Decides about each checked request of a connection. Throws what the client is refused with. */
+  decide(client: Client, checked: Checked, signal: AbortSignal): Promise<PlainDecision>
   /** Takes a connection back: its next request asks to become a WebSocket. The transport is retaken and paused. */
   upgrade(client: Client, head: RequestHead, rest: Buffer | null): void
   /** One request is over. `error` is null when it was answered. */
@@ -40,6 +42,8 @@ export interface PlainWay {
 
 export interface PlainOutcome {
   readonly id: string
+  /** How far the request came. */
+  readonly phase: 'head' | 'decide' | 'answer'
   readonly status: number
   readonly decision: PlainDecision | null
   readonly durationMs: number
@@ -68,6 +72,8 @@ interface Connection {
   decision: PlainDecision | null
   /** Requests whose answer is not complete. */
   open: number
+  /** What waits for them: an upgrade that was sent without waiting for the answers before it. */
+  whenAnswered: (() => void) | null
 }
 
 export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServer {
@@ -99,7 +105,7 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     decision: PlainDecision | null,
   ): void {
     const socket = client.transport.release()
-    connections.set(socket, { client, decision, open: 0 })
+    connections.set(socket, { client, decision, open: 0, whenAnswered: null })
     // The socket is node's from here on: nobody else reads it, so that what was read may be put back.
     if (rest !== null) socket.unshift(rest)
     socket.unshift(Buffer.from(requestBytes(head), 'latin1'))
@@ -116,6 +122,7 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     const startedAt = performance.now()
     const gone = new AbortController()
     let { decision } = connection
+    let phase: PlainOutcome['phase'] = 'head'
     let error: HeadraceError | null = null
     connection.decision = null
     connection.open += 1
@@ -124,13 +131,17 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
       connection.open -= 1
       if (!response.writableFinished) gone.abort(new HeadraceError('client-closed'))
       const durationMs = performance.now() - startedAt
-      way.answered(client, head, { id, status: response.statusCode, decision, durationMs, error })
+      way.answered(client, head, { id, phase, status: response.statusCode, decision, durationMs, error })
+      if (connection.open === 0) connection.whenAnswered?.()
     })
     response.sendDate = false
     if (isClosing) response.shouldKeepAlive = false
     try {
       checkCount(head, limits.headFields)
-      decision ??= await way.decide(client, head, gone.signal)
+      const checked = checkRequest(head)
+      phase = 'decide'
+      decision ??= await way.decide(client, checked, gone.signal)
+      phase = 'answer'
       if (decision.kind === 'respond') give(response, decision.answer)
       else await relayRequest(request, response, decision.backend, decision.request, gone.signal)
     } catch (thrown) {
@@ -144,25 +155,42 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     if (connection === undefined) return void socket.destroy()
     const { client } = connection
     const head = headOf(request)
-    connections.delete(socket)
-    ;(socket as Socket).setTimeout(0)
-    client.transport.retake()
     const remaining = rest.length > 0 ? rest : null
-    if (asksForUpgrade(head)) way.upgrade(client, head, remaining)
-    else serve(client, withoutUpgrade(head), remaining, null)
+    // Node has let go of the socket. From here on it must be watched and not flow.
+    client.transport.retake()
+    connection.whenAnswered = () => {
+      connections.delete(socket)
+      // The one of the kept-alive connection.
+      ;(socket as Socket).setTimeout(0)
+      if (asksForUpgrade(head)) way.upgrade(client, head, remaining)
+      else serve(client, withoutUpgrade(head), remaining, null)
+    }
+    if (connection.open === 0) connection.whenAnswered()
   }
 
-  /** What node's parser refuses. In the middle of another answer nothing can be said any more. */
+  /** What node's parser refuses; said behind the answers that are still on their way. */
   function refuseMalformed(error: NodeJS.ErrnoException, socket: Duplex): void {
     const connection = connections.get(socket)
     const refused = new HeadraceError(codeOf(error), error.message, error)
-    if (!socket.writable || connection === undefined || connection.open > 0) return void socket.destroy()
     const id = way.newId()
     const refusal = refusalFor(refused, id)
-    const outcome = { id, status: refusal?.status ?? 0, decision: null, durationMs: 0, error: refused }
-    way.answered(connection.client, null, outcome)
-    if (refusal === null) socket.destroy()
-    else socket.end(closingBytes(refusal))
+    if (connection === undefined || refusal === null || !socket.writable) {
+      socket.destroy()
+      return
+    }
+    connection.whenAnswered = () => {
+      const outcome = {
+        id,
+        phase: 'head',
+        status: refusal.status,
+        decision: null,
+        durationMs: 0,
+        error: refused,
+      } as const
+      way.answered(connection.client, null, outcome)
+      socket.end(closingBytes(refusal))
+    }
+    if (connection.open === 0) connection.whenAnswered()
   }
 
   function close(atOnce: boolean): void {

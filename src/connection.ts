@@ -230,10 +230,9 @@ export function createWay({ services, tunnels, engine, observer, limits, newId }
 
   async function decidePlain(
     client: Client,
-    asked: RequestHead,
+    { host, head }: Checked,
     signal: AbortSignal,
   ): Promise<PlainDecision> {
-    const { host, head } = checkRequest(asked)
     const service = serviceOf(host)
     const ruling = await rule(service, { client, head, host, isUpgrade: false }, { signal, log: {} })
     const { id } = service.options

@@ -1,0 +1,44 @@
+// IP addresses as text, and lists of them.
+
+import { BlockList, isIP, SocketAddress } from 'node:net'
+import { HeadraceError } from '../errors.ts'
+
+export interface AddressList {
+  has(address: string): boolean
+}
+
+/** From addresses and CIDR blocks. Throws config-invalid. */
+export function addressList(entries: readonly string[]): AddressList {
+  const list = new BlockList()
+  for (const entry of entries) add(list, entry)
+  return { has: (address) => isIP(address) !== 0 && list.check(address, familyOf(address)) }
+}
+
+function add(list: BlockList, entry: string): void {
+  const [address = '', prefix, ...more] = entry.split('/')
+  const isBlock = prefix !== undefined
+  const longest = isIP(address) === 6 ? 128 : 32
+  const isValid = isIP(address) !== 0 && !address.includes('%') && more.length === 0
+  if (!isValid || (isBlock && !(/^[0-9]{1,3}$/.test(prefix) && Number(prefix) <= longest))) {
+    throw new HeadraceError('config-invalid', `${JSON.stringify(entry)} is no address and no CIDR block`)
+  }
+  if (isBlock) list.addSubnet(address, Number(prefix), familyOf(address))
+  else list.addAddress(address, familyOf(address))
+}
+
+/** An IPv4 address that came over an IPv6 socket is shown as what it is (RFC 4291 section 2.5.5.2). */
+export function unmapped(address: string): string {
+  return address.startsWith('::ffff:') && isIP(address.slice(7)) === 4 ? address.slice(7) : address
+}
+
+/** The usual text of 16 bytes (RFC 5952). */
+export function textOfIpv6(bytes: Uint8Array): string {
+  const groups = Array.from({ length: 8 }, (_, at) =>
+    (((bytes[at * 2] ?? 0) << 8) | (bytes[at * 2 + 1] ?? 0)).toString(16),
+  )
+  return new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address
+}
+
+function familyOf(address: string): 'ipv4' | 'ipv6' {
+  return isIP(address) === 6 ? 'ipv6' : 'ipv4'
+}

@@ -1,0 +1,138 @@
+// The certificates of a TLS listener: chosen by SNI, read again when their files change.
+
+import { X509Certificate } from 'node:crypto'
+import { readFileSync, unwatchFile, watchFile } from 'node:fs'
+import type { SecureContext } from 'node:tls'
+import { createSecureContext } from 'node:tls'
+import { HeadraceError } from '../errors.ts'
+
+/** Each is the path of a PEM file, or PEM text. */
+export interface CertificatePair {
+  readonly certificate: string
+  readonly key: string
+}
+
+export interface TlsOptions {
+  /** The first is the default, for clients that name no or another server. */
+  readonly pairs: readonly CertificatePair[]
+  readonly minVersion?: 'TLSv1.2' | 'TLSv1.3'
+}
+
+export interface Certificates {
+  /** What a client gets that asks for this name; undefined or '' if it asks for none. */
+  contextFor(servername: string | undefined): SecureContext
+  /** Stops watching the files. */
+  close(): void
+}
+
+/**
+ * How often the files are looked at, in ms. By stat and not by inotify: it follows symbolic links, so that an atomic
+ * rename is seen, and Kubernetes' swap of a whole folder behind one.
+ */
+export const WATCH_INTERVAL_MS = 2_000
+
+interface Loaded {
+  readonly names: readonly string[]
+  readonly context: SecureContext
+}
+
+/**
+ * Loads all pairs. Throws config-invalid naming the file. Later changes of a file that make no valid pair are told to
+ * `onTrouble` and change nothing.
+ */
+export function loadCertificates(
+  { pairs, minVersion = 'TLSv1.2' }: TlsOptions,
+  onTrouble: (what: HeadraceError) => void,
+  intervalMs: number = WATCH_INTERVAL_MS,
+): Certificates {
+  const loaded = pairs.map((pair) => load(pair, minVersion, onTrouble))
+  let table = tableOf(loaded)
+  const watched = new Map<string, () => void>()
+
+  for (const [at, pair] of pairs.entries()) {
+    const reload = () => {
+      try {
+        loaded[at] = load(pair, minVersion, onTrouble)
+        table = tableOf(loaded)
+      } catch (error) {
+        // Often only half of the pair has been written yet; the other half will be seen, too.
+        onTrouble(error as HeadraceError)
+      }
+    }
+    for (const file of [pair.certificate, pair.key]) {
+      if (isText(file)) continue
+      watched.set(`${at} ${file}`, () => unwatchFile(file, reload))
+      watchFile(file, { interval: intervalMs, persistent: false }, reload)
+    }
+  }
+
+  return {
+    contextFor: (servername) => table(servername),
+    close() {
+      for (const stop of watched.values()) stop()
+    },
+  }
+}
+
+function load(
+  pair: CertificatePair,
+  minVersion: 'TLSv1.2' | 'TLSv1.3',
+  onTrouble: (what: HeadraceError) => void,
+): Loaded {
+  const cert = read(pair.certificate)
+  const key = read(pair.key)
+  const named = isText(pair.certificate) ? 'the certificate given as text' : pair.certificate
+  try {
+    const certificate = new X509Certificate(cert)
+    if (new Date(certificate.validTo) < new Date()) {
+      onTrouble(new HeadraceError('config-invalid', `${named} has expired on ${certificate.validTo}`))
+    }
+    // One id for all contexts: a session may be resumed with any of them.
+    const context = createSecureContext({ cert, key, minVersion, sessionIdContext: 'headrace' })
+    return { names: namesOf(certificate), context }
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new HeadraceError('config-invalid', `${named} and its key can't be used: ${reason}`, error)
+  }
+}
+
+function read(pathOrText: string): string {
+  if (isText(pathOrText)) return pathOrText
+  try {
+    return readFileSync(pathOrText, 'utf8')
+  } catch (error) {
+    throw new HeadraceError(
+      'config-invalid',
+      `${pathOrText} can't be read: ${(error as NodeJS.ErrnoException).code}`,
+      error,
+    )
+  }
+}
+
+function isText(pathOrText: string): boolean {
+  return pathOrText.includes('-----BEGIN')
+}
+
+/** The DNS names and addresses of a certificate; its common name only if it has no others (RFC 9525 section 2). */
+function namesOf(certificate: X509Certificate): string[] {
+  const alternatives = certificate.subjectAltName?.split(', ') ?? []
+  const names = alternatives.map((one) => one.replace(/^(DNS|IP Address):/, '').toLowerCase())
+  if (names.length > 0) return names
+  const [, commonName] = /^CN=(.+)$/m.exec(certificate.subject) ?? []
+  return commonName === undefined ? [] : [commonName.toLowerCase()]
+}
+
+/** Exact names, then wildcards, which stand for one label (RFC 6125 section 6.4.3), then the first certificate. */
+function tableOf(loaded: readonly Loaded[]): (servername: string | undefined) => SecureContext {
+  const byName = new Map<string, SecureContext>()
+  for (const { names, context } of loaded) {
+    for (const name of names) if (!byName.has(name)) byName.set(name, context)
+  }
+  const [first] = loaded
+  if (first === undefined) throw new HeadraceError('config-invalid', 'a TLS listener without a certificate')
+  return (servername) => {
+    if (!servername) return first.context
+    const name = servername.toLowerCase()
+    return byName.get(name) ?? byName.get(name.replace(/^[^.]+/, '*')) ?? first.context
+  }
+}

@@ -1,0 +1,146 @@
+// A listener: an address that accepts. Sockets come in, paused and unread; whoever is called with one owns it.
+//
+//   closed ──listen()──▶ listening ──close()──▶ closed        errors while accepting change nothing: they are told
+
+import { once } from 'node:events'
+import { lstat, unlink } from 'node:fs/promises'
+import type { ListenOptions, Server, Socket } from 'node:net'
+import { connect, createServer } from 'node:net'
+import { HeadraceError } from '../errors.ts'
+import type { AddressList } from './addresses.ts'
+import { addressList } from './addresses.ts'
+import type { TlsOptions } from './certificates.ts'
+import { loadCertificates } from './certificates.ts'
+import type { Handshakes } from './handshakes.ts'
+import { createHandshakes } from './handshakes.ts'
+
+export interface ListenerOptions {
+  /** `127.0.0.1:8080`, `[::1]:8443`, `:8080` for all interfaces, or `unix:/run/headrace.sock`. Port 0: any free one. */
+  readonly address: string
+  readonly tls: TlsOptions | undefined
+  /** Addresses and CIDR blocks that may, and must, send a PROXY header. */
+  readonly proxyProtocol: { readonly from: readonly string[] } | undefined
+  /** Addresses and CIDR blocks whose X-Forwarded-* fields are kept. */
+  readonly forwarded: { readonly from: readonly string[] } | undefined
+  /** Idle time before the first TCP keep-alive probe, in ms. */
+  readonly keepaliveMs: number
+}
+
+export interface Listener {
+  /** The actual address, with the port that the system chose. */
+  readonly address: string
+  readonly handshakes: Handshakes | null
+  readonly proxyFrom: AddressList | null
+  readonly forwardedFrom: AddressList | null
+  /** Stops accepting. What was accepted lives on. */
+  close(): Promise<void>
+}
+
+/** The longest queue of connections that wait to be accepted; the system may have a lower limit (listen(2)). */
+const BACKLOG = 4_096
+
+/**
+ * Opens a listener. `onConnection` owns each socket from the call on; `onTrouble` is told what an operator should know.
+ * Throws listen-failed or config-invalid.
+ */
+export async function listen(
+  options: ListenerOptions,
+  onConnection: (socket: Socket, listener: Listener) => void,
+  onTrouble: (what: HeadraceError) => void,
+): Promise<Listener> {
+  const where = placeOf(options.address)
+  const certificates = options.tls === undefined ? null : loadCertificates(options.tls, onTrouble)
+  const proxyFrom = options.proxyProtocol === undefined ? null : addressList(options.proxyProtocol.from)
+  const forwardedFrom = options.forwarded === undefined ? null : addressList(options.forwarded.from)
+  const server = createServer({
+    allowHalfOpen: true,
+    pauseOnConnect: true,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: options.keepaliveMs,
+  })
+  try {
+    await bind(server, where, options.address)
+  } catch (error) {
+    certificates?.close()
+    throw error
+  }
+  const listener: Listener = {
+    address: addressOf(server),
+    handshakes: certificates === null ? null : createHandshakes(certificates),
+    proxyFrom,
+    forwardedFrom,
+    async close() {
+      certificates?.close()
+      // Its callback waits for the connections that were accepted; that the port is free is known at once.
+      server.close()
+    },
+  }
+  server.on('connection', (socket: Socket) => {
+    socket.on('error', ignore)
+    onConnection(socket, listener)
+  })
+  server.on('error', (error: NodeJS.ErrnoException) => {
+    onTrouble(new HeadraceError('listen-failed', `accepting on ${listener.address}: ${error.code}`, error))
+  })
+  return listener
+}
+
+/** Every socket has a listener for errors from birth on; whoever owns it adds one that does something. */
+function ignore(): void {}
+
+function placeOf(address: string): ListenOptions {
+  if (address.startsWith('unix:')) return { path: address.slice('unix:'.length), backlog: BACKLOG }
+  const [, v6, v4, port] = /^(?:\[([^\]]+)\]|([^:]*)):([0-9]{1,5})$/.exec(address) ?? []
+  if (port === undefined || Number(port) > 65_535) {
+    throw new HeadraceError(
+      'config-invalid',
+      `${JSON.stringify(address)} is no address to listen on: host:port or unix:/path`,
+    )
+  }
+  const host = v6 ?? v4
+  return { port: Number(port), backlog: BACKLOG, ...(host ? { host } : {}) }
+}
+
+async function bind(server: Server, place: ListenOptions, address: string): Promise<void> {
+  try {
+    if (place.path !== undefined) await removeStale(place.path)
+    server.listen(place)
+    await once(server, 'listening')
+  } catch (error) {
+    if (error instanceof HeadraceError) throw error
+    const { code = String(error) } = error as NodeJS.ErrnoException
+    throw new HeadraceError('listen-failed', `${code} ${address}${hintFor(code)}`, error)
+  }
+}
+
+function hintFor(code: string): string {
+  if (code === 'EADDRINUSE') return ': something else listens there'
+  if (code === 'EACCES') return ': not allowed, ports below 1024 need privileges'
+  if (code === 'EADDRNOTAVAIL') return ': this machine does not have the address'
+  return ''
+}
+
+/** A socket file that nobody listens on any more is left over from a process that was killed. */
+async function removeStale(path: string): Promise<void> {
+  const found = await lstat(path).catch(() => null)
+  if (found === null) return
+  if (!found.isSocket())
+    throw new HeadraceError('listen-failed', `unix:${path} exists and is no socket: move it away`)
+  const probe = connect(path)
+  const isAlive = await once(probe, 'connect').then(
+    () => true,
+    (error: NodeJS.ErrnoException) => error.code !== 'ECONNREFUSED',
+  )
+  probe.destroy()
+  if (isAlive) throw new HeadraceError('listen-failed', `unix:${path}: another process listens there`)
+  await unlink(path)
+}
+
+function addressOf(server: Server): string {
+  const address = server.address()
+  if (address === null || typeof address === 'string') return `unix:${address ?? ''}`
+  return address.family === 'IPv6'
+    ? `[${address.address}]:${address.port}`
+    : `${address.address}:${address.port}`
+}

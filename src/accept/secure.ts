@@ -1,0 +1,21 @@
+// The last step of the acceptor: a client comes out, over TLS if its listener has TLS.
+
+import type { Socket } from 'node:net'
+import type { Client, Sender } from './client.ts'
+import { plainClient, tlsClient } from './client.ts'
+import type { Listener } from './listener.ts'
+
+/**
+ * The client, after its TLS handshake if the listener has TLS. On failure the socket is destroyed; on success the
+ * client's transport owns it. Throws tls-handshake-failed, client-closed, client-reset, or the signal's reason.
+ */
+export async function secure(
+  socket: Socket,
+  sender: Sender,
+  listener: Listener,
+  signal: AbortSignal,
+): Promise<Client> {
+  if (listener.handshakes === null) return plainClient(socket, sender, listener.address)
+  const secured = await listener.handshakes.shake(socket, signal)
+  return tlsClient(secured, socket, sender, listener.address)
+}

@@ -1,0 +1,70 @@
+// A backend: a named origin. Its options as they are configured, and what is counted while it runs.
+
+import { readFileSync } from 'node:fs'
+import type { SecureContext } from 'node:tls'
+import { createSecureContext } from 'node:tls'
+import { HeadraceError } from '../errors.ts'
+
+export type BackendAddress = { readonly host: string; readonly port: number } | { readonly path: string }
+
+export interface BackendOptions {
+  readonly name: string
+  readonly address: BackendAddress
+  readonly tls: boolean
+  /** What `Host` becomes, whoever set it before. */
+  readonly overrideHost: string | undefined
+  /** The name that the certificate must have; default: that of overrideHost, else the address's host. */
+  readonly certHostname: string | undefined
+  /** The name that is asked for by SNI; the same default. Changes nothing about verification. */
+  readonly sniHostname: string | undefined
+  /** DNS, TCP and TLS together, in ms. */
+  readonly connectTimeoutMs: number
+  /** From the dialled connection to the end of the answer's head, in ms. */
+  readonly firstByteTimeoutMs: number
+  readonly maxConnections: number | undefined
+  /** Idle time before the first TCP keep-alive probe, in ms. */
+  readonly keepaliveMs: number
+  /** Source addresses, used in turn. */
+  readonly localAddress: readonly string[]
+  /** Paths, or PEM text. */
+  readonly clientCertificate: { readonly certificate: string; readonly key: string } | undefined
+  readonly allowLinkLocal: boolean
+}
+
+export interface Backend {
+  readonly options: BackendOptions
+  /** Client certificate and key, loaded once; null without TLS. */
+  readonly secureContext: SecureContext | null
+  /** Dialled or being dialled, and not over yet. */
+  connections: number
+  /** How many dials have picked a local address. */
+  turns: number
+}
+
+/** Throws config-invalid if the client certificate can't be used. */
+export function createBackend(options: BackendOptions): Backend {
+  return { options, secureContext: options.tls ? contextOf(options) : null, connections: 0, turns: 0 }
+}
+
+/** Gives a connection's permit back: once, by whoever owns the dialled connection, when it is over. */
+export function hangUp(backend: Backend): void {
+  backend.connections -= 1
+}
+
+function contextOf({ name, clientCertificate }: BackendOptions): SecureContext {
+  // No `ca`: node's own public roots, and what NODE_EXTRA_CA_CERTS adds from outside.
+  const common = { minVersion: 'TLSv1.2' } as const
+  if (clientCertificate === undefined) return createSecureContext(common)
+  try {
+    const cert = pem(clientCertificate.certificate)
+    const key = pem(clientCertificate.key)
+    return createSecureContext({ ...common, cert, key })
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new HeadraceError('config-invalid', `clientCertificate of backend ${name}: ${reason}`, error)
+  }
+}
+
+function pem(pathOrText: string): string {
+  return pathOrText.includes('-----BEGIN') ? pathOrText : readFileSync(pathOrText, 'utf8')
+}

@@ -1,0 +1,195 @@
+// The dial: a backend comes in, a connected and (with TLS) verified transport goes out. All addresses of a name are tried,
+// staggered and in parallel (RFC 8305, Happy Eyeballs); the first that connects wins.
+
+import type { Socket, TcpNetConnectOpts } from 'node:net'
+import { connect, isIP } from 'node:net'
+import type { ErrorCode } from '../errors.ts'
+import { HeadraceError } from '../errors.ts'
+import { nodeTransport } from '../transport/node.ts'
+import type { Transport } from '../transport/transport.ts'
+import type { Backend } from './backend.ts'
+import { hangUp } from './backend.ts'
+import type { Lookup } from './resolve.ts'
+import { addressesOf, lookupAll } from './resolve.ts'
+import { verified } from './verify.ts'
+
+export interface Dialled {
+  /** Paused. Whoever dialled closes it, and calls `hangUp` when it is over. */
+  readonly transport: Transport
+  /** What was dialled: `10.0.0.1:443`, `[::1]:443`, or the path of a Unix socket. */
+  readonly address: string
+}
+
+/** RFC 8305 section 5: how long an attempt stays alone, in ms. */
+const ATTEMPT_DELAY_MS = 250
+
+/**
+ * Connects to a backend. Throws backend-full, name-unresolved, address-forbidden, dial-refused, dial-reset, dial-failed,
+ * dial-timeout, ports-exhausted, origin-tls-failed, certificate-rejected, or the signal's reason; nothing is left open then.
+ */
+export async function dial(
+  backend: Backend,
+  signal: AbortSignal,
+  lookup: Lookup = lookupAll,
+): Promise<Dialled> {
+  const { maxConnections, connectTimeoutMs, name } = backend.options
+  if (maxConnections !== undefined && backend.connections >= maxConnections) {
+    throw new HeadraceError('backend-full', `${name} has ${maxConnections} connections`)
+  }
+  backend.connections += 1
+  const stop = new AbortController()
+  const leave = () => stop.abort(signal.reason)
+  const timer = setTimeout(
+    () => stop.abort(new HeadraceError('dial-timeout', `${name}, ${connectTimeoutMs} ms`)),
+    connectTimeoutMs,
+  )
+  signal.addEventListener('abort', leave)
+  if (signal.aborted) leave()
+  try {
+    return await connected(backend, stop.signal, lookup)
+  } catch (error) {
+    hangUp(backend)
+    throw error
+  } finally {
+    clearTimeout(timer)
+    signal.removeEventListener('abort', leave)
+  }
+}
+
+async function connected(backend: Backend, stop: AbortSignal, lookup: Lookup): Promise<Dialled> {
+  const targets = await orAborted(targetsOf(backend, lookup), stop)
+  const { socket, target } = await connectAny(targets, backend.options.connectTimeoutMs, stop)
+  if (backend.secureContext === null) return { transport: nodeTransport(socket), address: target.label }
+  const secured = await verified(socket, backend, backend.secureContext, target.label, stop)
+  return { transport: nodeTransport(secured, socket), address: target.label }
+}
+
+/** One place to connect to, and the options to do it with: more than one if there are several local addresses. */
+interface Target {
+  readonly label: string
+  readonly ways: readonly (TcpNetConnectOpts | { readonly path: string })[]
+}
+
+async function targetsOf(backend: Backend, lookup: Lookup): Promise<Target[]> {
+  const { address, allowLinkLocal, localAddress, keepaliveMs } = backend.options
+  if ('path' in address) return [{ label: address.path, ways: [{ path: address.path }] }]
+  const { host, port } = address
+  const found = await addressesOf(host, allowLinkLocal, lookup)
+  const turn = backend.turns
+  backend.turns += 1
+  return found.map(({ address: ip, family }) => {
+    const label = family === 6 ? `[${ip}]:${port}` : `${ip}:${port}`
+    const common = { host: ip, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepaliveMs }
+    const locals = localAddress.filter((one) => isIP(one) === family)
+    if (locals.length === 0) return { label, ways: [common] }
+    const start = turn % locals.length
+    const inTurn = [...locals.slice(start), ...locals.slice(0, start)]
+    return { label, ways: inTurn.map((local) => ({ ...common, localAddress: local })) }
+  })
+}
+
+interface Won {
+  readonly socket: Socket
+  readonly target: Target
+}
+
+/** Tries each target, the next one after a delay or when one fails. What didn't win is destroyed. */
+function connectAny(targets: readonly Target[], timeoutMs: number, stop: AbortSignal): Promise<Won> {
+  // Each gets its turn before the time is over, however many they are.
+  const delayMs = Math.min(ATTEMPT_DELAY_MS, timeoutMs / (targets.length + 1))
+  return new Promise((resolve, reject) => {
+    const racing = new Set<Socket>()
+    const failures: HeadraceError[] = []
+    let started = 0
+    let timer: NodeJS.Timeout | undefined
+
+    function startNext(): void {
+      clearTimeout(timer)
+      const target = targets[started]
+      if (target === undefined) return
+      started += 1
+      if (started < targets.length) timer = setTimeout(startNext, delayMs)
+      attempt(target, 0)
+    }
+
+    function attempt(target: Target, way: number): void {
+      const options = target.ways[way]
+      if (options === undefined) return
+      const socket = connect({ ...options, allowHalfOpen: true })
+      racing.add(socket)
+      const won = () => {
+        socket.off('error', failed)
+        racing.delete(socket)
+        settle()
+        resolve({ socket, target })
+      }
+      const failed = (error: NodeJS.ErrnoException) => {
+        racing.delete(socket)
+        const isLocal = error.code === 'EADDRNOTAVAIL' || error.code === 'EADDRINUSE'
+        if (isLocal && way + 1 < target.ways.length) return attempt(target, way + 1)
+        failures.push(troubleOf(error, target.label))
+        if (failures.length < targets.length) return startNext()
+        settle()
+        reject(mostTelling(failures))
+      }
+      socket.once('connect', won)
+      socket.once('error', failed)
+    }
+
+    function aborted(): void {
+      settle()
+      reject(stop.reason)
+    }
+
+    function settle(): void {
+      clearTimeout(timer)
+      stop.removeEventListener('abort', aborted)
+      for (const socket of racing) {
+        // Its end is nobody's business any more, its error neither.
+        socket.removeAllListeners('connect').removeAllListeners('error').on('error', ignore)
+        socket.destroy()
+      }
+    }
+
+    if (stop.aborted) return aborted()
+    stop.addEventListener('abort', aborted)
+    startNext()
+  })
+}
+
+function ignore(): void {}
+
+/** Rejects as soon as the signal is aborted; what is waited for can't be stopped, and isn't wanted any more. */
+function orAborted<Value>(waited: Promise<Value>, stop: AbortSignal): Promise<Value> {
+  return new Promise((resolve, reject) => {
+    const aborted = () => reject(stop.reason)
+    if (stop.aborted) return aborted()
+    stop.addEventListener('abort', aborted, { once: true })
+    waited.then(resolve, reject).finally(() => stop.removeEventListener('abort', aborted))
+  })
+}
+
+const CODES: Readonly<Record<string, ErrorCode>> = {
+  ECONNREFUSED: 'dial-refused',
+  // A Unix socket that nobody has made.
+  ENOENT: 'dial-refused',
+  ECONNRESET: 'dial-reset',
+  ETIMEDOUT: 'dial-timeout',
+  EADDRNOTAVAIL: 'ports-exhausted',
+  EADDRINUSE: 'ports-exhausted',
+  EMFILE: 'ports-exhausted',
+  ENFILE: 'ports-exhausted',
+}
+
+function troubleOf(error: NodeJS.ErrnoException, label: string): HeadraceError {
+  const { code = 'error' } = error
+  return new HeadraceError(CODES[code] ?? 'dial-failed', `${code} ${label}`, error)
+}
+
+/** The first failure, with the details of all. */
+function mostTelling(failures: readonly HeadraceError[]): HeadraceError {
+  const [first] = failures
+  if (first === undefined) return new HeadraceError('dial-failed', 'no address to try')
+  const details = [...new Set(failures.map(({ detail }) => detail))].join(', ')
+  return new HeadraceError(first.code, details, first.cause)
+}

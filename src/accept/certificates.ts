@@ -2,7 +2,7 @@
 
 import { X509Certificate } from 'node:crypto'
 import { readFileSync, unwatchFile, watchFile } from 'node:fs'
-import type { SecureContext } from 'node:tls'
+import type { SecureContext, SecureContextOptions } from 'node:tls'
 import { createSecureContext } from 'node:tls'
 import { HeadraceError } from '../errors.ts'
 
@@ -19,8 +19,12 @@ export interface TlsOptions {
 }
 
 export interface Certificates {
-  /** What a client gets that asks for this name; undefined or '' if it asks for none. */
-  contextFor(servername: string | undefined): SecureContext
+  /** What a client gets that asks for this name. */
+  contextFor(servername: string): SecureContext
+  /** What a client gets that asks for no name. */
+  readonly first: SecureContextOptions
+  /** Called when certificates were read again. */
+  onChange: (() => void) | null
   /** Stops watching the files. */
   close(): void
 }
@@ -33,6 +37,7 @@ export const WATCH_INTERVAL_MS = 2_000
 
 interface Loaded {
   readonly names: readonly string[]
+  readonly options: SecureContextOptions
   readonly context: SecureContext
 }
 
@@ -47,13 +52,14 @@ export function loadCertificates(
 ): Certificates {
   const loaded = pairs.map((pair) => load(pair, minVersion, onTrouble))
   let table = tableOf(loaded)
-  const watched = new Map<string, () => void>()
+  const watched: (() => void)[] = []
 
   for (const [at, pair] of pairs.entries()) {
     const reload = () => {
       try {
         loaded[at] = load(pair, minVersion, onTrouble)
         table = tableOf(loaded)
+        certificates.onChange?.()
       } catch (error) {
         // Often only half of the pair has been written yet; the other half will be seen, too.
         onTrouble(error as HeadraceError)
@@ -61,17 +67,22 @@ export function loadCertificates(
     }
     for (const file of [pair.certificate, pair.key]) {
       if (isText(file)) continue
-      watched.set(`${at} ${file}`, () => unwatchFile(file, reload))
+      watched.push(() => unwatchFile(file, reload))
       watchFile(file, { interval: intervalMs, persistent: false }, reload)
     }
   }
 
-  return {
-    contextFor: (servername) => table(servername),
+  const certificates: Certificates = {
+    contextFor: (servername) => table.byName(servername) ?? table.first.context,
+    get first() {
+      return table.first.options
+    },
+    onChange: null,
     close() {
-      for (const stop of watched.values()) stop()
+      for (const stop of watched) stop()
     },
   }
+  return certificates
 }
 
 function load(
@@ -88,8 +99,8 @@ function load(
       onTrouble(new HeadraceError('config-invalid', `${named} has expired on ${certificate.validTo}`))
     }
     // One id for all contexts: a session may be resumed with any of them.
-    const context = createSecureContext({ cert, key, minVersion, sessionIdContext: 'headrace' })
-    return { names: namesOf(certificate), context }
+    const options = { cert, key, minVersion, sessionIdContext: 'headrace' }
+    return { names: namesOf(certificate), options, context: createSecureContext(options) }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     throw new HeadraceError('config-invalid', `${named} and its key can't be used: ${reason}`, error)
@@ -122,17 +133,24 @@ function namesOf(certificate: X509Certificate): string[] {
   return commonName === undefined ? [] : [commonName.toLowerCase()]
 }
 
-/** Exact names, then wildcards, which stand for one label (RFC 6125 section 6.4.3), then the first certificate. */
-function tableOf(loaded: readonly Loaded[]): (servername: string | undefined) => SecureContext {
-  const byName = new Map<string, SecureContext>()
+interface Table {
+  readonly first: Loaded
+  byName(servername: string): SecureContext | undefined
+}
+
+/** Exact names, then wildcards, which stand for one label (RFC 6125 section 6.4.3). */
+function tableOf(loaded: readonly Loaded[]): Table {
+  const contexts = new Map<string, SecureContext>()
   for (const { names, context } of loaded) {
-    for (const name of names) if (!byName.has(name)) byName.set(name, context)
+    for (const name of names) if (!contexts.has(name)) contexts.set(name, context)
   }
   const [first] = loaded
   if (first === undefined) throw new HeadraceError('config-invalid', 'a TLS listener without a certificate')
-  return (servername) => {
-    if (!servername) return first.context
-    const name = servername.toLowerCase()
-    return byName.get(name) ?? byName.get(name.replace(/^[^.]+/, '*')) ?? first.context
+  return {
+    first,
+    byName(servername) {
+      const name = servername.toLowerCase()
+      return contexts.get(name) ?? contexts.get(name.replace(/^[^.]+/, '*'))
+    },
   }
 }

@@ -23,16 +23,16 @@ interface Waiting {
 export function createHandshakes(certificates: Certificates): Handshakes {
   const waiting = new WeakMap<Socket, Waiting>()
   const server = createServer({
+    ...certificates.first,
     SNICallback: (servername, done: (error: Error | null, context?: SecureContext) => void) =>
       done(null, certificates.contextFor(servername)),
-    // Chosen by the context; here for clients that send no SNI at all.
     ALPNProtocols: ['http/1.1'],
-    minVersion: 'TLSv1.2',
     allowHalfOpen: true,
     pauseOnConnect: true,
     // The deadline of the head is shorter, and covers the handshake.
     handshakeTimeout: 120_000,
   })
+  certificates.onChange = () => server.setSecureContext(certificates.first)
 
   server.on('secureConnection', (secured) => {
     const wire = wireOf(secured)

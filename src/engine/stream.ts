@@ -66,8 +66,9 @@ class StreamSplicing implements Splicing {
         error: error?.code ?? error?.message ?? '',
       }
     }
-    if (error !== undefined || !direction.hasEnded) direction.to.reset()
     if (this.closedSides === 2) process.nextTick(tellOwner, this)
+    // Last, since the other side may be closed inside this call.
+    if (error !== undefined || !direction.hasEnded) direction.to.reset()
   }
 
   sideOf(direction: Direction): 'client' | 'origin' {

@@ -7,6 +7,10 @@ export interface AddressList {
   has(address: string): boolean
 }
 
+export function isAddress(text: string): boolean {
+  return isIP(text) !== 0
+}
+
 /** From addresses and CIDR blocks. Throws config-invalid. */
 export function addressList(entries: readonly string[]): AddressList {
   const list = new BlockList()

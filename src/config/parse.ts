@@ -1,0 +1,214 @@
+// From a config as it is written to the options of the rooms: checked, with every default in it, in ms and bytes.
+
+import { resolve } from 'node:path'
+import type { ZodError } from 'zod'
+import type { ListenerOptions } from '../accept/listener.ts'
+import type { BackendAddress, BackendOptions } from '../dial/backend.ts'
+import type { EdgeOptions } from '../edge.ts'
+import { HeadraceError } from '../errors.ts'
+import type { HeaderRules } from '../handoff/fields.ts'
+import type { RouteAction, RouteOptions } from '../handoff/routes.ts'
+import type { ServiceOptions } from '../service/service.ts'
+import { checkConfig, checkListener } from './check.ts'
+import type { Locate, Path, Problem } from './problems.ts'
+import { configError, problem } from './problems.ts'
+import type {
+  BackendShape,
+  ConfigInput,
+  ConfigShape,
+  ListenerInput,
+  ListenerShape,
+  RouteShape,
+  ServiceShape,
+} from './schema.ts'
+import { configSchema, listenersSchema } from './schema.ts'
+import { milliseconds } from './units.ts'
+
+export interface Config {
+  readonly listeners: readonly ListenerOptions[]
+  readonly edge: EdgeOptions
+  /** What the config asks for and this version doesn't do yet, in one sentence; '' if there is nothing. */
+  readonly notice: string
+}
+
+export interface ParseContext {
+  /** What relative paths start from; default: the working directory. */
+  readonly folder?: string
+  readonly logLevel?: string
+  /** For messages. */
+  readonly file?: string
+  readonly locate?: Locate
+}
+
+/** Throws config-invalid with every problem. `input` is not trusted to be what its type says. */
+export function parseConfig(input: ConfigInput, context: ParseContext = {}): Config {
+  const { file, locate, folder = '.', logLevel = 'silent' } = context
+  const parsed = configSchema.safeParse(input)
+  if (!parsed.success) throw configError(problemsOfShape(parsed.error, locate), file)
+  const config = parsed.data
+  const problems: Problem[] = []
+  checkConfig(config, (path, reason, remedy) => problems.push(problem(path, reason, remedy, locate)))
+  if (problems.length > 0) throw configError(problems, file)
+  return {
+    listeners: (config.listeners ?? []).map((one) => listenerOptions(one, folder)),
+    edge: edgeOptions(config, folder, logLevel),
+    notice: noticeFor(config),
+  }
+}
+
+/** Throws config-invalid with every problem. */
+export function parseListeners(input: readonly ListenerInput[]): ListenerOptions[] {
+  const parsed = listenersSchema.safeParse(input)
+  if (!parsed.success) throw configError(problemsOfShape(parsed.error))
+  const problems: Problem[] = []
+  for (const [at, one] of parsed.data.entries()) {
+    checkListener(one, [at], (path, reason, remedy) => problems.push(problem(path, reason, remedy)))
+  }
+  if (problems.length > 0) throw configError(problems)
+  return parsed.data.map((one) => listenerOptions(one, '.'))
+}
+
+/** Milliseconds. Throws argument-invalid. */
+export function parseDuration(value: string | number): number {
+  const ms = milliseconds(value)
+  if (ms === undefined)
+    throw new HeadraceError('argument-invalid', `${JSON.stringify(value)} is no duration: write '10s' or ms`)
+  return ms
+}
+
+/** A message of the schema is reason and remedy in two lines; zod's own have no remedy. */
+function problemsOfShape(error: ZodError, locate?: Locate): Problem[] {
+  return error.issues.map(({ path, message }) => {
+    const [reason = '', remedy = 'see the config reference'] = message.split('\n')
+    return problem(path as Path, reason, remedy, locate)
+  })
+}
+
+function edgeOptions(config: ConfigShape, folder: string, logLevel: string): EdgeOptions {
+  const { limits, log } = config
+  return {
+    services: config.services.map((one) => serviceOptions(one, folder)),
+    limits: {
+      headTimeoutMs: limits?.headTimeout ?? 10_000,
+      headSize: limits?.headSize ?? 16_384,
+      headFields: limits?.headFields ?? 100,
+      earlySize: limits?.earlySize ?? 65_536,
+    },
+    engine: config.engine ?? 'auto',
+    log: { level: log?.level ?? logLevel, headers: log?.headers ?? [], redact: log?.redact ?? [] },
+    drainTimeoutMs: config.drainTimeout ?? 60_000,
+  }
+}
+
+function listenerOptions(
+  { address, tls, proxyProtocol, forwarded, keepalive }: ListenerShape,
+  folder: string,
+): ListenerOptions {
+  const pairs = tls === undefined ? [] : [tls].flat()
+  const minVersion = pairs.some((pair) => pair.minVersion === 'TLSv1.3') ? 'TLSv1.3' : 'TLSv1.2'
+  return {
+    address,
+    tls:
+      tls === undefined
+        ? undefined
+        : { pairs: pairs.map((pair) => certificatePair(pair, folder)), minVersion },
+    proxyProtocol,
+    forwarded,
+    keepaliveMs: keepalive ?? 60_000,
+  }
+}
+
+function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
+  const { id, domains, websockets, backends, headers, handler, handlerTimeout, forwarded } = service
+  return {
+    id,
+    domains,
+    websockets: websockets === true || websockets === 'on',
+    backends: backends.map((one) => backendOptions(one, folder)),
+    headers: headerRules(headers),
+    routes: routesOf(service),
+    handler: typeof handler === 'string' ? resolve(folder, handler) : handler,
+    handlerTimeoutMs: handlerTimeout ?? 5_000,
+    forwarded: forwarded ?? false,
+  }
+}
+
+/** With neither routes nor a handler, the only backend gets the upgrades. */
+function routesOf({ routes, handler, backends }: ServiceShape): RouteOptions[] {
+  const [only] = backends
+  if (routes !== undefined) return routes.map(routeOptions)
+  if (handler !== undefined || only === undefined) return []
+  return [routeOptions({ match: { upgrade: 'websocket' }, handoff: only.name })]
+}
+
+function routeOptions({ match, headers, ...action }: RouteShape): RouteOptions {
+  return {
+    match: {
+      upgrade: match?.upgrade,
+      path: match?.path === '*' ? undefined : match?.path,
+      methods: match?.method === undefined ? undefined : [match.method].flat(),
+      headers: match?.headers ?? {},
+    },
+    headers: headerRules(headers),
+    action: routeAction(action),
+  }
+}
+
+function routeAction({ handoff, send, respond }: Omit<RouteShape, 'match' | 'headers'>): RouteAction {
+  if (handoff !== undefined) return { kind: 'handoff', backend: handoff }
+  if (send !== undefined) return { kind: 'send', backend: send }
+  const { status = 500, headers = {}, body = '' } = respond ?? {}
+  return { kind: 'respond', status, headers: Object.entries(headers), body }
+}
+
+function headerRules(rules: ServiceShape['headers']): HeaderRules {
+  const { set = {}, add = {}, remove = [] } = rules ?? {}
+  return { set: Object.entries(set), add: Object.entries(add), remove }
+}
+
+function backendOptions(backend: BackendShape, folder: string): BackendOptions {
+  const { clientCertificate, localAddress = [] } = backend
+  return {
+    name: backend.name,
+    address: backendAddress(backend.address),
+    tls: backend.tls ?? false,
+    overrideHost: backend.overrideHost,
+    certHostname: backend.certHostname,
+    sniHostname: backend.sniHostname,
+    connectTimeoutMs: backend.connectTimeout ?? 1_000,
+    firstByteTimeoutMs: backend.firstByteTimeout ?? 15_000,
+    maxConnections: backend.maxConnections,
+    keepaliveMs: backend.keepalive ?? 60_000,
+    localAddress: [localAddress].flat(),
+    clientCertificate: clientCertificate && certificatePair(clientCertificate, folder),
+    allowLinkLocal: backend.allowLinkLocal ?? false,
+  }
+}
+
+function backendAddress(address: string): BackendAddress {
+  if (address.startsWith('unix:')) return { path: address.slice('unix:'.length) }
+  const at = address.lastIndexOf(':')
+  return { host: address.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(address.slice(at + 1)) }
+}
+
+function certificatePair<Pair extends { certificate: string; key: string }>(
+  { certificate, key }: Pair,
+  folder: string,
+) {
+  return { certificate: pemPath(certificate, folder), key: pemPath(key, folder) }
+}
+
+function pemPath(pathOrText: string, folder: string): string {
+  return pathOrText.includes('-----BEGIN') ? pathOrText : resolve(folder, pathOrText)
+}
+
+function noticeFor({ admin, workers, engine, stateDirectory }: ConfigShape): string {
+  const idle = [
+    ...(admin === undefined ? [] : ['admin']),
+    ...(typeof workers === 'number' && workers > 1 ? [`workers: ${workers}`] : []),
+    ...(engine === 'epoll' || engine === 'sockmap' ? [`engine: ${engine}`] : []),
+    ...(stateDirectory === undefined ? [] : ['stateDirectory']),
+  ]
+  if (idle.length === 0) return ''
+  return `${idle.join(', ')} ${idle.length === 1 ? 'has' : 'have'} no effect in this version yet`
+}

@@ -1,12 +1,13 @@
-// Puts what tsc does not carry beside the compiled code: llhttp's WebAssembly and the demo page.
+// Puts what tsc does not make beside the compiled code: llhttp's WebAssembly, the demo page, the config's JSON Schema.
 // usage: node scripts/place-assets.mjs FOLDER      (dist, or build/src for the tests)
 //
 // llhttp comes from undici's published build: npm's own `llhttp` (1.0.1, 2018) is a grammar without the fixes against
 // request smuggling. Version and hash are pinned here, so that another build can't slip in with an update.
 import { createHash } from 'node:crypto'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 
 const UNDICI = '7.30.2'
 const SHA256 = '2434215e1f7fa0163f22ce895ddbeb83984fa0aa51e123164e053213e5aca028'
@@ -25,8 +26,8 @@ if (found !== SHA256) throw new Error(`llhttp's WebAssembly has the sha256 ${fou
 mkdirSync(join(folder, 'head'), { recursive: true })
 writeFileSync(join(folder, 'head', 'llhttp.wasm'), wasm)
 
-const page = 'src/cli/demo.html'
-if (existsSync(page)) {
-  mkdirSync(join(folder, 'cli'), { recursive: true })
-  copyFileSync(page, join(folder, 'cli', 'demo.html'))
-}
+mkdirSync(join(folder, 'cli'), { recursive: true })
+copyFileSync('src/cli/demo.html', join(folder, 'cli', 'demo.html'))
+
+const { jsonSchema } = await import(pathToFileURL(join(folder, 'config', 'schema.js')).href)
+writeFileSync(join(folder, 'headrace.schema.json'), `${JSON.stringify(jsonSchema(), null, 2)}\n`)

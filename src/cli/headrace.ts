@@ -1,0 +1,113 @@
+#!/usr/bin/env node
+// The command line: words come in, a command runs, an exit code goes out.
+//
+// How it speaks: lower case and no full stop at the end; first what is wrong, then a hint on the next line.
+
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { suggestion } from '../config/problems.ts'
+import { HeadraceError } from '../errors.ts'
+import { check, printSchema, run } from './commands.ts'
+import { demo } from './demo.ts'
+
+const USAGE = `usage: headrace COMMAND [OPTIONS]
+
+commands:
+  run --config FILE      run until SIGTERM or SIGINT; a second signal ends it at once
+  check --config FILE    say what is wrong with a config, and do nothing else
+  demo [--port N]        a chat through the tunnel, to try in two browser tabs; default port 8080
+  schema                 print the JSON Schema of the config, for editors
+
+options:
+  --help, --version
+
+exit codes: 0 all is well, 1 the config is not valid, 2 wrong usage, 3 could not listen
+
+example:
+  headrace check --config headrace.yaml && headrace run --config headrace.yaml
+`
+
+const COMMANDS = ['run', 'check', 'demo', 'schema'] as const
+
+class UsageError extends Error {}
+
+async function main(words: readonly string[]): Promise<number> {
+  const { values, positionals } = readWords(words)
+  if (values.help) return print(USAGE)
+  if (values.version) return print(`${version()}\n`)
+  const [command, ...more] = positionals
+  if (command === undefined) throw new UsageError('no command given')
+  if (more.length > 0) throw new UsageError(`unexpected word "${more.join(' ')}"`)
+  switch (command) {
+    case 'run':
+      return await run(configOf(values, command))
+    case 'check':
+      return await check(configOf(values, command))
+    case 'demo':
+      return await demo(portOf(values))
+    case 'schema':
+      return printSchema()
+    default:
+      throw new UsageError(`unknown command "${command}"${suggestion(command, COMMANDS)}`)
+  }
+}
+
+interface Values {
+  readonly help?: boolean
+  readonly version?: boolean
+  readonly config?: string
+  readonly port?: string
+}
+
+function readWords(words: readonly string[]): { values: Values; positionals: string[] } {
+  const options = {
+    help: { type: 'boolean', short: 'h' },
+    version: { type: 'boolean', short: 'v' },
+    config: { type: 'string', short: 'c' },
+    port: { type: 'string', short: 'p' },
+  } as const
+  try {
+    return parseArgs({ args: [...words], options, allowPositionals: true })
+  } catch (error) {
+    const [sentence = ''] = (error as Error).message.split('. ')
+    throw new UsageError(sentence.charAt(0).toLowerCase() + sentence.slice(1))
+  }
+}
+
+function configOf({ config }: Values, command: string): string {
+  if (config === undefined) throw new UsageError(`${command} needs --config FILE`)
+  return config
+}
+
+function portOf({ port }: Values): number | undefined {
+  if (port === undefined) return undefined
+  if (!/^[0-9]{1,5}$/.test(port) || Number(port) > 65_535) throw new UsageError(`"${port}" is no port`)
+  return Number(port)
+}
+
+function version(): string {
+  const file = new URL('../../package.json', import.meta.url)
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
+}
+
+function print(text: string): number {
+  process.stdout.write(text)
+  return 0
+}
+
+function explain(error: unknown): number {
+  if (error instanceof UsageError) {
+    process.stderr.write(`headrace: ${error.message}\nsee headrace --help\n`)
+    return 2
+  }
+  if (!(error instanceof HeadraceError)) {
+    process.stderr.write(`headrace: ${error instanceof Error ? error.stack : String(error)}\n`)
+    return 70
+  }
+  process.stderr.write(`headrace: ${error.message}\nhint: ${error.remedy}\n`)
+  return error.code === 'listen-failed' ? 3 : 1
+}
+
+process.exitCode = await main(process.argv.slice(2)).catch(explain)
+// Watchers and pools must not keep a program alive that has said its last word.
+process.exit()

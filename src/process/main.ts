@@ -1,0 +1,41 @@
+// The program: one edge that runs until a signal says stop. The only place, with cli/, that knows signals and exit codes.
+
+import type { ListenerOptions } from '../accept/listener.ts'
+import type { Edge, EdgeOptions } from '../edge.ts'
+import { createEdge } from '../edge.ts'
+
+export interface Program {
+  readonly listeners: readonly ListenerOptions[]
+  readonly edge: EdgeOptions
+}
+
+/** Resolves once it listens, with the addresses, and with what resolves when it has stopped. */
+export async function start({ listeners, edge: options }: Program): Promise<{
+  readonly addresses: readonly string[]
+  readonly stopped: Promise<void>
+}> {
+  const edge = createEdge(options)
+  const { addresses } = await edge.listen(listeners)
+  return { addresses, stopped: stopOnSignal(edge, options.drainTimeoutMs) }
+}
+
+/** The first SIGTERM or SIGINT drains; the second does not wait any longer. */
+async function stopOnSignal(edge: Edge, drainMs: number): Promise<void> {
+  await signal()
+  const closing = edge.close({ drainMs })
+  await Promise.race([closing, signal()])
+  await edge.close({ drainMs: 0 })
+  await closing
+}
+
+function signal(): Promise<void> {
+  return new Promise((resolve) => {
+    const heard = () => {
+      process.off('SIGTERM', heard)
+      process.off('SIGINT', heard)
+      resolve()
+    }
+    process.on('SIGTERM', heard)
+    process.on('SIGINT', heard)
+  })
+}

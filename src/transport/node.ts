@@ -21,10 +21,13 @@ class NodeTransport implements Transport {
   readonly wire: Socket
   reader: Reader | null = null
   error: NodeJS.ErrnoException | undefined = undefined
+  /** A Unix socket has no peer address, and knows no RST. */
+  readonly isTcp: boolean
 
   constructor(socket: OwnedSocket, wire: Socket) {
     this.socket = socket
     this.wire = wire
+    this.isTcp = peerOf(wire) !== undefined
     socket[kTransport] = this
     this.retake()
   }
@@ -62,8 +65,7 @@ class NodeTransport implements Transport {
   reset(): void {
     const { socket, wire } = this
     if (socket.destroyed) return
-    // A Unix socket knows no RST; a close with bytes unread is what its other side sees as ECONNRESET.
-    if (wire.remoteAddress === undefined) socket.destroy()
+    if (!this.isTcp) socket.destroy()
     else if (wire === socket) socket.resetAndDestroy()
     else resetBelowTls(socket, wire)
   }
@@ -107,7 +109,32 @@ function socketOnData(this: Socket, chunk: Buffer): void {
 }
 
 function socketOnEnd(this: Socket): void {
-  transportOf(this).reader?.end()
+  const { reader, isTcp, wire } = transportOf(this)
+  // After our own FIN the peer's leaves no peer either, and the connection is over both ways.
+  if (isTcp && !this.writableEnded && peerOf(wire) === undefined) this.destroy(new ConnectionReset())
+  else reader?.end()
+}
+
+/**
+ * Up to Node 22, libuv takes a RST that comes right behind bytes for an orderly end (uv__stream_io answers POLLHUP after a
+ * partial read with EOF). The system knows better: what was reset has no peer any more (ENOTCONN, getpeername(2)).
+ */
+function peerOf(wire: Socket): string | undefined {
+  // Node keeps the first answer; that is not what is asked for, and would cost memory as long as a tunnel lives.
+  const fresh = wire as Socket & { _peername: unknown }
+  fresh._peername = undefined
+  const address = wire.remoteAddress
+  fresh._peername = undefined
+  return address
+}
+
+class ConnectionReset extends Error implements NodeJS.ErrnoException {
+  readonly code = 'ECONNRESET'
+  readonly syscall = 'read'
+
+  constructor() {
+    super('read ECONNRESET')
+  }
 }
 
 function socketOnDrain(this: Socket): void {

@@ -47,6 +47,8 @@ export function adopt(socket: Duplex): Client {
     mayForward: false,
   }
   accepted.setTimeout(0)
+  // An https server closes its side with the client's; a tunnel does not.
+  accepted.allowHalfOpen = true
   if (!('encrypted' in accepted)) return plainClient(accepted, sender, 'upgrade')
   return tlsClient(accepted, wireOf(accepted) ?? accepted, sender, 'upgrade')
 }

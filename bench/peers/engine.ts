@@ -1,0 +1,3 @@
+// Which engine of Headrace is under test.
+
+export const HEADRACE_ENGINE = 'stream'

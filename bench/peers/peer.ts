@@ -1,0 +1,34 @@
+// A proxy under test, as the scenarios see it: an address in front of the origin, and the processes that it is made of.
+
+export interface Peer {
+  /** host:port of its listener. */
+  readonly address: string
+  readonly pids: readonly number[]
+  /** Gives back what memory it doesn't need any more, as far as it can be told to. */
+  settle(): Promise<void>
+  stop(): Promise<void>
+}
+
+/** PEM. */
+export interface Certificate {
+  readonly certificate: string
+  readonly key: string
+}
+
+export interface PeerOptions {
+  /** host:port */
+  readonly origin: string
+  /** Accept TLS with it; null: plain TCP. */
+  readonly tls: Certificate | null
+  /** Write a CPU profile when it stops, if it is a node process. */
+  readonly withProfile: boolean
+}
+
+export interface PeerKind {
+  readonly name: string
+  /** Why it can't run here; null if it can. */
+  missing(): string | null
+  /** And the engine that moves the bytes, where there is a choice. */
+  version(): string
+  start(options: PeerOptions): Promise<Peer>
+}

@@ -1,0 +1,12 @@
+// Where things are. The compiled benchmark runs from build/bench; templates and results stay in bench/.
+
+import { fileURLToPath } from 'node:url'
+
+const ROOT = new URL('../../', import.meta.url)
+
+export const PACKAGE = fileURLToPath(new URL('package.json', ROOT))
+/** The product as it is published, not the copy that is compiled with the tests. */
+export const PRODUCT = new URL('dist/index.js', ROOT)
+export const RESULTS = fileURLToPath(new URL('bench/results', ROOT))
+/** Configs of the proxies that are not node's. */
+export const TEMPLATES = new URL('bench/peers/', ROOT)

@@ -11,6 +11,8 @@ import type { Backend } from './backend.ts'
 import { hangUp } from './backend.ts'
 import type { Lookup } from './resolve.ts'
 import { addressesOf, lookupAll } from './resolve.ts'
+import type { Stop } from './stop.ts'
+import { createStop } from './stop.ts'
 import { verified } from './verify.ts'
 
 export interface Dialled {
@@ -37,27 +39,19 @@ export async function dial(
     throw new HeadraceError('backend-full', `${name} has ${maxConnections} connections`)
   }
   backend.connections += 1
-  const stop = new AbortController()
-  const leave = () => stop.abort(signal.reason)
-  const timer = setTimeout(
-    () => stop.abort(new HeadraceError('dial-timeout', `${name}, ${connectTimeoutMs} ms`)),
-    connectTimeoutMs,
-  )
-  signal.addEventListener('abort', leave)
-  if (signal.aborted) leave()
+  const stop = createStop(signal, connectTimeoutMs, name)
   try {
-    return await connected(backend, stop.signal, lookup)
+    return await connected(backend, stop, lookup)
   } catch (error) {
     hangUp(backend)
     throw error
   } finally {
-    clearTimeout(timer)
-    signal.removeEventListener('abort', leave)
+    stop.release()
   }
 }
 
-async function connected(backend: Backend, stop: AbortSignal, lookup: Lookup): Promise<Dialled> {
-  const targets = await orAborted(targetsOf(backend, lookup), stop)
+async function connected(backend: Backend, stop: Stop, lookup: Lookup): Promise<Dialled> {
+  const targets = await orStopped(targetsOf(backend, lookup), stop)
   const { socket, target } = await connectAny(targets, backend.options.connectTimeoutMs, stop)
   if (backend.secureContext === null) return { transport: nodeTransport(socket), address: target.label }
   const secured = await verified(socket, backend, backend.secureContext, target.label, stop)
@@ -94,7 +88,7 @@ interface Won {
 }
 
 /** Tries each target, the next one after a delay or when one fails. What didn't win is destroyed. */
-function connectAny(targets: readonly Target[], timeoutMs: number, stop: AbortSignal): Promise<Won> {
+function connectAny(targets: readonly Target[], timeoutMs: number, stop: Stop): Promise<Won> {
   // Each gets its turn before the time is over, however many they are.
   const delayMs = Math.min(ATTEMPT_DELAY_MS, timeoutMs / (targets.length + 1))
   return new Promise((resolve, reject) => {
@@ -136,14 +130,14 @@ function connectAny(targets: readonly Target[], timeoutMs: number, stop: AbortSi
       socket.once('error', failed)
     }
 
-    function aborted(): void {
+    function stopped(reason: unknown): void {
       settle()
-      reject(stop.reason)
+      reject(reason)
     }
 
     function settle(): void {
       clearTimeout(timer)
-      stop.removeEventListener('abort', aborted)
+      stop.handler = null
       for (const socket of racing) {
         // Its end is nobody's business any more, its error neither.
         socket.removeAllListeners('connect').removeAllListeners('error').on('error', ignore)
@@ -151,21 +145,20 @@ function connectAny(targets: readonly Target[], timeoutMs: number, stop: AbortSi
       }
     }
 
-    if (stop.aborted) return aborted()
-    stop.addEventListener('abort', aborted)
+    if (stop.isStopped) return stopped(stop.reason)
+    stop.handler = stopped
     startNext()
   })
 }
 
 function ignore(): void {}
 
-/** Rejects as soon as the signal is aborted; what is waited for can't be stopped, and isn't wanted any more. */
-function orAborted<Value>(waited: Promise<Value>, stop: AbortSignal): Promise<Value> {
+/** Rejects as soon as it is stopped; what is waited for can't be cancelled, and isn't wanted any more. */
+function orStopped<Value>(waited: Promise<Value>, stop: Stop): Promise<Value> {
   return new Promise((resolve, reject) => {
-    const aborted = () => reject(stop.reason)
-    if (stop.aborted) return aborted()
-    stop.addEventListener('abort', aborted, { once: true })
-    waited.then(resolve, reject).finally(() => stop.removeEventListener('abort', aborted))
+    if (stop.isStopped) return reject(stop.reason)
+    stop.handler = reject
+    waited.then(resolve, reject)
   })
 }
 

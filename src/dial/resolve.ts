@@ -66,6 +66,8 @@ async function resolved(host: string, lookup: Lookup): Promise<LookupAddress[]> 
 }
 
 function isLinkLocal({ address, family }: LookupAddress): boolean {
+  // The list costs more than a look at where all of its entries, IPv4-mapped ones included, begin.
+  if (!/^(?:169\.254\.|[f0:])/i.test(address)) return false
   // A zone (fe80::1%eth0) is no part of the address that is compared.
   return LINK_LOCAL.check(address.replace(/%.*$/, ''), family === 6 ? 'ipv6' : 'ipv4')
 }

@@ -7,17 +7,18 @@ import type { PeerCertificate, SecureContext, TLSSocket } from 'node:tls'
 import { checkServerIdentity, connect } from 'node:tls'
 import { HeadraceError } from '../errors.ts'
 import type { Backend, BackendOptions } from './backend.ts'
+import type { Stop } from './stop.ts'
 
 /**
  * Does the handshake on a connected socket and verifies the certificate. On failure the socket is destroyed; on success
- * whoever called closes the TLS socket. Throws certificate-rejected, origin-tls-failed, dial-reset, or the signal's reason.
+ * whoever called closes the TLS socket. Throws certificate-rejected, origin-tls-failed, dial-reset, or the reason of the stop.
  */
 export function verified(
   socket: Socket,
   { options }: Backend,
   secureContext: SecureContext,
   label: string,
-  signal: AbortSignal,
+  stop: Stop,
 ): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const fallback = defaultName(options)
@@ -31,7 +32,7 @@ export function verified(
       checkServerIdentity: (_, certificate) => checkServerIdentity(certHostname, certificate),
     })
     const settle = () => {
-      signal.removeEventListener('abort', aborted)
+      stop.handler = null
       secured.off('secureConnect', succeeded)
       secured.off('close', closed)
       secured.off('error', failed)
@@ -43,7 +44,6 @@ export function verified(
       socket.destroy()
       reject(reason)
     }
-    const aborted = () => fail(signal.reason)
     const closed = () => fail(new HeadraceError('origin-tls-failed', `closed in the handshake, ${label}`))
     const failed = (error: NodeJS.ErrnoException) => fail(troubleOf(error, certHostname, label))
     const succeeded = () => {
@@ -54,8 +54,8 @@ export function verified(
     secured.once('secureConnect', succeeded)
     secured.once('close', closed)
     secured.once('error', failed)
-    signal.addEventListener('abort', aborted)
-    if (signal.aborted) aborted()
+    if (stop.isStopped) fail(stop.reason)
+    else stop.handler = fail
   })
 }
 

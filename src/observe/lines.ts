@@ -58,11 +58,13 @@ export function createLines(options: LogOptions): Lines {
 
   return {
     accepted(tunnel, head, extra) {
+      if (!log.isLevelEnabled('info')) return
       const headers = shown.size === 0 ? undefined : shownFields(head.fields, shown, redacted)
       const added = Object.keys(extra).length === 0 ? undefined : extra
       log.info({ ...whoAndWhere(tunnel), path: pathOf(head), headers, extra: added }, 'tunnel accepted')
     },
     closed(tunnel, { end, error, durationMs, bytes }) {
+      if (!log.isLevelEnabled('info')) return
       log.info({ ...whoAndWhere(tunnel), durationMs, bytes, end, error: error || undefined }, 'tunnel closed')
     },
     refused(request, { code, message, remedy }, status, end) {

@@ -21,13 +21,11 @@ class NodeTransport implements Transport {
   readonly wire: Socket
   reader: Reader | null = null
   error: NodeJS.ErrnoException | undefined = undefined
-  /** A Unix socket has no peer address, and knows no RST. */
-  readonly isTcp: boolean
 
   constructor(socket: OwnedSocket, wire: Socket) {
     this.socket = socket
     this.wire = wire
-    this.isTcp = peerOf(wire) !== undefined
+    forgetPeer(wire)
     socket[kTransport] = this
     this.retake()
   }
@@ -65,7 +63,8 @@ class NodeTransport implements Transport {
   reset(): void {
     const { socket, wire } = this
     if (socket.destroyed) return
-    if (!this.isTcp) socket.destroy()
+    // A Unix socket has no peer address and knows no RST.
+    if (peerOf(wire) === undefined) socket.destroy()
     else if (wire === socket) socket.resetAndDestroy()
     else resetBelowTls(socket, wire)
   }
@@ -109,23 +108,31 @@ function socketOnData(this: Socket, chunk: Buffer): void {
 }
 
 function socketOnEnd(this: Socket): void {
-  const { reader, isTcp, wire } = transportOf(this)
+  const { reader, wire } = transportOf(this)
   // After our own FIN the peer's leaves no peer either, and the connection is over both ways.
-  if (isTcp && !this.writableEnded && peerOf(wire) === undefined) this.destroy(new ConnectionReset())
+  if (!this.writableEnded && wasReset(wire)) this.destroy(new ConnectionReset())
   else reader?.end()
 }
 
 /**
  * Up to Node 22, libuv takes a RST that comes right behind bytes for an orderly end (uv__stream_io answers POLLHUP after a
- * partial read with EOF). The system knows better: what was reset has no peer any more (ENOTCONN, getpeername(2)).
+ * partial read with EOF). The system knows better: what was reset has no peer any more (ENOTCONN, getpeername(2)), but
+ * still a local address, which a Unix socket never has.
  */
+function wasReset(wire: Socket): boolean {
+  return peerOf(wire) === undefined && wire.localAddress !== undefined
+}
+
 function peerOf(wire: Socket): string | undefined {
-  // Node keeps the first answer; that is not what is asked for, and would cost memory as long as a tunnel lives.
-  const fresh = wire as Socket & { _peername: unknown }
-  fresh._peername = undefined
+  forgetPeer(wire)
   const address = wire.remoteAddress
-  fresh._peername = undefined
+  forgetPeer(wire)
   return address
+}
+
+/** Node keeps what it was told first. It may be outdated, and would cost memory as long as a tunnel lives. */
+function forgetPeer(wire: Socket): void {
+  ;(wire as Socket & { _peername: unknown })._peername = undefined
 }
 
 class ConnectionReset extends Error implements NodeJS.ErrnoException {

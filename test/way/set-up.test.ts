@@ -1,7 +1,10 @@
 // The way from accept to the 101, and everything that can go wrong on it.
 
 import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import t from 'tap'
 import { respond } from '../../src/index.ts'
 import { selfSigned } from '../support/certificates.ts'
@@ -231,7 +234,9 @@ t.test('maxConnections: one more is 503, and a place that gets free is used', as
 })
 
 t.test('an origin on a Unix socket, and a tunnel on one', async (t) => {
-  const folder = t.testdir({})
+  // Short: a path of a Unix socket has at most 107 bytes.
+  const folder = await mkdtemp(join(tmpdir(), 'headrace-'))
+  t.teardown(() => rm(folder, { recursive: true }))
   const inner = await startTunnel(t, (await startOrigin(t, { answer: echo })).address, {
     listeners: [{ address: `unix:${folder}/inner.sock` }],
   })

@@ -94,7 +94,11 @@ const tlsPair = certificatePair.extend({
   minVersion: oneOf(['TLSv1.2', 'TLSv1.3']).optional().describe('Default TLSv1.2'),
 })
 
-const senders = section({ from: list(text('an address or CIDR block'), 'addresses and CIDR blocks') })
+const senders = section({
+  from: list(text('an address or CIDR block'), 'addresses and CIDR blocks').describe(
+    'Addresses and CIDR blocks',
+  ),
+})
 
 const listener = section({
   address: text('host:port, :port, [v6]:port or unix:/path').describe(
@@ -154,7 +158,8 @@ const match = section({
     .union([text('a method'), z.array(text('a method')).min(1)], {
       error: 'expected a method or a list\nwrite GET or [GET, HEAD]',
     })
-    .optional(),
+    .optional()
+    .describe('A method, or a list of them'),
   headers: z
     .record(fieldName, z.union([fieldValue, z.literal(true)]))
     .optional()
@@ -166,9 +171,9 @@ const route = section({
   handoff: text('the name of a backend').optional().describe('Give the WebSocket upgrade to this backend'),
   send: text('the name of a backend').optional().describe('Pass the request on as plain HTTP'),
   respond: section({
-    status: count(200, 599),
-    headers: z.record(fieldName, fieldValue).optional(),
-    body: z.string().optional(),
+    status: count(200, 599).describe('200 to 599'),
+    headers: z.record(fieldName, fieldValue).optional().describe('Fields of the answer'),
+    body: z.string().optional().describe('Text'),
   })
     .optional()
     .describe('Answer it here'),
@@ -219,7 +224,7 @@ export const configSchema = section({
     .describe('Processes'),
   drainTimeout: duration.optional().describe('What a shutdown waits for tunnels to end; default 60s'),
   stateDirectory: text('a folder').optional().describe('Where switch and usage are kept'),
-  admin: section({ address: text('host:port or unix:/path') })
+  admin: section({ address: text('host:port or unix:/path').describe('host:port or unix:/path') })
     .optional()
     .describe('The admin listener'),
   log: section({

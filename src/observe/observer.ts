@@ -68,16 +68,21 @@ export interface Observer {
 
 export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): Observer {
   function emit<Name extends keyof EdgeEvents>(name: Name, ...event: EdgeEvents[Name]): void {
+    guard(`a listener of the event ${name} threw`, () => void (events as EventEmitter).emit(name, ...event))
+  }
+
+  /** What others have put into a line or an event may throw when it is looked at. */
+  function guard(what: string, act: () => void): void {
     try {
-      ;(events as EventEmitter).emit(name, ...event)
+      act()
     } catch (error) {
-      lines.failure(`a listener of the event ${name} threw`, error)
+      lines.failure(what, error)
     }
   }
 
   return {
     accepted(tunnel, head, extra) {
-      lines.accepted(tunnel, head, extra)
+      guard('what the handler wants to be logged threw', () => lines.accepted(tunnel, head, extra))
       emit('accepted', whoAndWhere(tunnel))
     },
     closed(tunnel, { who, how, error }) {

@@ -35,7 +35,7 @@ async function run(options: Options): Promise<void> {
   const results: Result[] = []
   for (const name of options.only) results.push(...(await scenarios[name](present, options, progress)))
   progress('done')
-  const proxies = Object.fromEntries(present.map(({ name, version }) => [name, version()]))
+  const proxies = Object.fromEntries(present.map((kind) => [kind.name, kind.version()]))
   const report = reportOf(options, proxies, missing, results)
   console.log(textOf(report))
   console.log(save(report))

@@ -1,6 +1,6 @@
 // Memory: what an idle tunnel costs the proxy's process. PSS with all tunnels open, less PSS before, divided by their
-// number. Before: after a warm-up, so that compiled code and first buffers are not counted as the tunnels'.
-// The kernel's share (sockets) is not in it.
+// number; both after garbage was collected. Before: after a warm-up, so that compiled code and first buffers are not counted
+// as the tunnels'. The kernel's share (sockets) is not in it.
 
 import { memoryBytes } from './cpu.ts'
 import type { Result } from './figures.ts'
@@ -48,6 +48,7 @@ async function idle({ peer, client, origin, target }: Stand, count: number, warm
 
   await client.call('open', target, count, MESSAGE_SIZE)
   await client.call('echo')
+  const peak = memoryBytes(peer.pids)
   await peer.settle()
   const after = memoryBytes(peer.pids)
 
@@ -58,7 +59,8 @@ async function idle({ peer, client, origin, target }: Stand, count: number, warm
   await client.call('close')
   return [
     figure('KiB per tunnel', [(after - before) / count / KIB]),
-    figure('process MiB before', [before / KIB / KIB]),
-    figure('with tunnels', [after / KIB / KIB]),
+    figure('process MiB: before', [before / KIB / KIB]),
+    figure('just opened', [peak / KIB / KIB]),
+    figure('idle', [after / KIB / KIB]),
   ]
 }

@@ -59,7 +59,7 @@ export function textOf({ results, missing, ...about }: Report): string {
     ),
   )
   const absent = Object.entries(missing).map(([name, why]) => `${name} did not take part: ${why}`)
-  const proxies = Object.entries(about.proxies).map(([name, what]) => `${name} ${what}`)
+  const proxies = Object.entries(about.proxies).map(([name, what]) => `${name} ${what}`.trim())
   return [
     ...tables,
     ...absent,

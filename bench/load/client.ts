@@ -5,8 +5,8 @@ import { answerCalls } from '../process.ts'
 import type { Target } from './tunnel.ts'
 import { Tunnel } from './tunnel.ts'
 
-/** How many handshakes are under way at once. */
-const OPENING = 64
+/** How many handshakes, or single messages, are under way at once. */
+const LANES = 64
 
 export interface Played {
   /** Messages that came back, each of them compared. */
@@ -42,11 +42,18 @@ async function inLanes(lanes: number, goesOn: () => boolean, step: () => Promise
   await Promise.race([Promise.all(Array.from({ length: lanes }, lane)), failed])
 }
 
+function echoOf(tunnel: Tunnel): Promise<void> {
+  return new Promise((resolve) => {
+    tunnel.onEcho = () => resolve()
+    tunnel.ping()
+  })
+}
+
 function play(ms: number): Promise<Played> {
   const startedAt = performance.now()
   let roundTrips = 0
   let playing = tunnels.length
-  let isOver = ms === 0
+  let isOver = false
   return new Promise((resolve) => {
     const onEcho = (tunnel: Tunnel) => {
       roundTrips += 1
@@ -54,11 +61,9 @@ function play(ms: number): Promise<Played> {
       playing -= 1
       if (playing === 0) resolve({ roundTrips, seconds: (performance.now() - startedAt) / 1_000 })
     }
-    if (!isOver) {
-      setTimeout(() => {
-        isOver = true
-      }, ms)
-    }
+    setTimeout(() => {
+      isOver = true
+    }, ms)
     for (const tunnel of tunnels) {
       tunnel.onEcho = onEcho
       tunnel.ping()
@@ -71,7 +76,7 @@ const calls = {
   async open(target: Target, wanted: number, messageSize: number): Promise<void> {
     let missing = wanted
     await inLanes(
-      OPENING,
+      LANES,
       () => missing > 0,
       async () => {
         missing -= 1
@@ -80,9 +85,18 @@ const calls = {
     )
   },
 
-  /** One message there and back on each tunnel. */
+  /** One message there and back on each tunnel, few at a time: no burst whose buffers would be kept. */
   async echo(): Promise<void> {
-    await Promise.race([play(0), failed])
+    let next = 0
+    await inLanes(
+      LANES,
+      () => next < tunnels.length,
+      async () => {
+        const tunnel = tunnels[next]
+        next += 1
+        if (tunnel !== undefined) await echoOf(tunnel)
+      },
+    )
   },
 
   /** Messages there and back on all tunnels at once, the next as soon as one has come back. */

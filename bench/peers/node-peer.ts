@@ -2,13 +2,19 @@
 
 import { mkdirSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { getHeapSpaceStatistics } from 'node:v8'
 import { RESULTS } from '../places.ts'
 import { answerCalls, startProcess } from '../process.ts'
 import type { PeerKind, PeerOptions } from './peer.ts'
 
-/** Collections until the heap is as small as it gets: the first ones free objects, the next the pages that they were on. */
-const COLLECTIONS = 6
-const COLLECTION_PAUSE_MS = 150
+/**
+ * V8's young generation grows to 32 MiB while much is allocated, and shrinks to 1 or 2 in a collection after some quiet
+ * seconds. Before that it would be counted as the tunnels' memory.
+ */
+const QUIET_NEW_SPACE = 2 * 1024 * 1024
+const COLLECTION_PAUSE_MS = 250
+const COLLECTIONS_QUIET = 6
+const COLLECTIONS_MOST = 60
 
 /** In the child: `start` resolves with the address, host:port. */
 export function serveNodePeer(start: (options: PeerOptions) => Promise<string>): void {
@@ -20,13 +26,22 @@ type NodePeerCalls = ReturnType<typeof nodePeerCalls>
 function nodePeerCalls(start: (options: PeerOptions) => Promise<string>) {
   return {
     start,
+    /** Collects garbage until the heap is as small as it gets. */
     async settle(): Promise<void> {
-      for (let round = 0; round < COLLECTIONS; round += 1) {
+      let quiet = 0
+      for (let round = 0; round < COLLECTIONS_MOST && quiet < COLLECTIONS_QUIET; round += 1) {
         globalThis.gc?.()
+        // V8 gives pages back a little later, from another thread.
         await sleep(COLLECTION_PAUSE_MS)
+        quiet = newSpaceBytes() <= QUIET_NEW_SPACE ? quiet + 1 : 0
       }
     },
   }
+}
+
+function newSpaceBytes(): number {
+  const space = getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space')
+  return space?.physical_space_size ?? 0
 }
 
 /** In the parent. */

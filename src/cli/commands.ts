@@ -1,9 +1,10 @@
 // What the commands do. Each resolves with the exit code.
 
 import { loadCertificates } from '../accept/certificates.ts'
+import type { LoadedConfig } from '../config/load.ts'
 import { loadConfig } from '../config/load.ts'
-import type { Config } from '../config/parse.ts'
-import { problemLine, problemsOf } from '../config/problems.ts'
+import type { Path, Problem } from '../config/problems.ts'
+import { problem, problemLine, problemsOf } from '../config/problems.ts'
 import { jsonSchema } from '../config/schema.ts'
 import { createBackend } from '../dial/backend.ts'
 import { HeadraceError } from '../errors.ts'
@@ -13,8 +14,6 @@ import { start } from '../process/main.ts'
 export async function run(file: string): Promise<number> {
   const config = await load(file)
   if (config === null) return 1
-  if (config.listeners.length === 0) throw new HeadraceError('config-invalid', `${file} has no listeners`)
-  if (config.notice !== '') process.stderr.write(`headrace: ${config.notice}\n`)
   const { addresses, stopped } = await start(config)
   process.stdout.write(`headrace listens on ${addresses.join(', ')}\n`)
   await stopped
@@ -24,10 +23,8 @@ export async function run(file: string): Promise<number> {
 export async function check(file: string): Promise<number> {
   const config = await load(file)
   if (config === null) return 1
-  const troubles = await tryFiles(config)
-  for (const one of troubles) process.stderr.write(`${file}: ${one.detail}; ${one.remedy}\n`)
-  if (troubles.length > 0) return 1
-  if (config.notice !== '') process.stderr.write(`headrace: ${config.notice}\n`)
+  const problems = await tryFiles(config)
+  if (problems.length > 0) return complain(problems, file)
   const { listeners, edge } = config
   process.stdout.write(`${file}: ok, ${count(listeners, 'listener')}, ${count(edge.services, 'service')}\n`)
   return 0
@@ -38,38 +35,53 @@ export function printSchema(): number {
   return 0
 }
 
-/** Says every problem, one in a line. */
-async function load(file: string): Promise<Config | null> {
+/** Null if it is not valid: every problem has been told. */
+async function load(file: string): Promise<LoadedConfig | null> {
   try {
-    return await loadConfig(file, process.env)
+    const config = await loadConfig(file, process.env)
+    if (config.notice !== '') process.stderr.write(`headrace: warning: ${config.notice}\n`)
+    return config
   } catch (error) {
     if (!(error instanceof HeadraceError)) throw error
-    for (const one of problemsOf(error))
-      process.stderr.write(`${problemLine(one, one.line === undefined ? '' : file)}\n`)
+    complain(problemsOf(error), file)
     return null
   }
 }
 
+/** One problem in a line. */
+function complain(problems: readonly Problem[], file: string): number {
+  for (const one of problems) process.stderr.write(`${problemLine(one, file)}\n`)
+  return 1
+}
+
 /** What only shows when the files that a config names are opened. */
-async function tryFiles({ listeners, edge }: Config): Promise<HeadraceError[]> {
-  const troubles: HeadraceError[] = []
-  const attempt = async (act: () => unknown) => {
-    try {
-      await act()
-    } catch (error) {
+async function tryFiles({ listeners, edge, locate }: LoadedConfig): Promise<Problem[]> {
+  const problems: Problem[] = []
+  const attempt = async (path: Path, remedy: string, act: (tell: (error: unknown) => void) => unknown) => {
+    const tell = (error: unknown) => {
       if (!(error instanceof HeadraceError)) throw error
-      troubles.push(error)
+      problems.push(problem(path, error.detail, remedy, locate))
+    }
+    await Promise.resolve(tell).then(act).catch(tell)
+  }
+  for (const [at, { tls }] of listeners.entries()) {
+    if (tls === undefined) continue
+    const remedy = 'name PEM files of a certificate that is valid and of its key'
+    for (const [index, pair] of tls.pairs.entries()) {
+      const path = ['listeners', at, 'tls', ...(tls.pairs.length > 1 ? [index] : [])]
+      await attempt(path, remedy, (tell) => loadCertificates({ pairs: [pair] }, tell).close())
     }
   }
-  for (const { tls } of listeners) {
-    if (tls !== undefined)
-      await attempt(() => loadCertificates(tls, (trouble) => troubles.push(trouble)).close())
+  for (const [at, { backends, handler }] of edge.services.entries()) {
+    for (const [index, backend] of backends.entries()) {
+      const path = ['services', at, 'backends', index, 'clientCertificate']
+      await attempt(path, 'name PEM files of a certificate and its key', () => createBackend(backend))
+    }
+    if (typeof handler !== 'string') continue
+    const remedy = 'name a module whose default export is a function'
+    await attempt(['services', at, 'handler'], remedy, () => loadHandler(handler))
   }
-  for (const { backends, handler } of edge.services) {
-    for (const backend of backends) await attempt(() => createBackend(backend))
-    if (typeof handler === 'string') await attempt(() => loadHandler(handler))
-  }
-  return troubles
+  return problems
 }
 
 function count(items: readonly unknown[], word: string): string {

@@ -16,9 +16,10 @@ export interface DemoOrigin {
 
 /** Bytes of one message; a chat needs no more. */
 const MAX_MESSAGE = 64 * 1024
-/** Letters of a name and of a text. */
+/** Letters of a name, of a text, and of the id by which a tab knows its own messages. */
 const MAX_NAME = 24
 const MAX_TEXT = 500
+const MAX_ID = 36
 
 export async function startDemoOrigin(): Promise<DemoOrigin> {
   const page = readFileSync(new URL('demo.html', import.meta.url))
@@ -74,16 +75,22 @@ function tellAll(room: ReadonlySet<WebSocket>, message: object): void {
   for (const socket of room) socket.send(text)
 }
 
-type Message = { kind: 'ping'; at: number } | { kind: 'text'; from: string; text: string }
+type Message = { kind: 'ping'; at: number } | { kind: 'text'; by: string; from: string; text: string }
 
 /** Strangers' bytes: anything but the two known messages is ignored. */
 function read(data: RawData): Message | null {
   try {
-    const { kind, at, from, text } = JSON.parse(String(data)) as Record<string, unknown>
+    const { kind, at, by = '', from, text } = JSON.parse(String(data)) as Record<string, unknown>
     if (kind === 'ping' && typeof at === 'number') return { kind, at }
-    if (kind !== 'text' || typeof from !== 'string' || typeof text !== 'string' || text.trim() === '')
+    if (kind !== 'text' || typeof by !== 'string' || typeof from !== 'string' || typeof text !== 'string')
       return null
-    return { kind, from: from.slice(0, MAX_NAME) || 'somebody', text: text.slice(0, MAX_TEXT) }
+    if (text.trim() === '') return null
+    return {
+      kind,
+      by: by.slice(0, MAX_ID),
+      from: from.slice(0, MAX_NAME) || 'somebody',
+      text: text.slice(0, MAX_TEXT),
+    }
   } catch {
     return null
   }

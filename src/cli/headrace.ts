@@ -21,13 +21,19 @@ commands:
 options:
   --help, --version
 
-exit codes: 0 all is well, 1 the config is not valid, 2 wrong usage, 3 could not listen
+exit codes: 0 all is well, 1 the config is not valid, 2 wrong usage, 3 could not listen, 70 a fault of headrace
 
 example:
   headrace check --config headrace.yaml && headrace run --config headrace.yaml
 `
 
-const COMMANDS = ['run', 'check', 'demo', 'schema'] as const
+/** Each with the options that it takes. */
+const COMMANDS = new Map<string, readonly string[]>([
+  ['run', ['config']],
+  ['check', ['config']],
+  ['demo', ['port']],
+  ['schema', []],
+])
 
 class UsageError extends Error {}
 
@@ -38,18 +44,16 @@ async function main(words: readonly string[]): Promise<number> {
   const [command, ...more] = positionals
   if (command === undefined) throw new UsageError('no command given')
   if (more.length > 0) throw new UsageError(`unexpected word "${more.join(' ')}"`)
-  switch (command) {
-    case 'run':
-      return await run(configOf(values, command))
-    case 'check':
-      return await check(configOf(values, command))
-    case 'demo':
-      return await demo(portOf(values))
-    case 'schema':
-      return printSchema()
-    default:
-      throw new UsageError(`unknown command "${command}"${suggestion(command, COMMANDS)}`)
+  const taken = COMMANDS.get(command)
+  if (taken === undefined) {
+    throw new UsageError(`unknown command "${command}"${suggestion(command, [...COMMANDS.keys()])}`)
   }
+  const stray = Object.keys(values).find((option) => !taken.includes(option))
+  if (stray !== undefined) throw new UsageError(`${command} takes no --${stray}`)
+  if (command === 'demo') return await demo(portOf(values))
+  if (command === 'schema') return printSchema()
+  const file = configOf(values, command)
+  return command === 'run' ? await run(file) : await check(file)
 }
 
 interface Values {
@@ -70,7 +74,10 @@ function readWords(words: readonly string[]): { values: Values; positionals: str
     return parseArgs({ args: [...words], options, allowPositionals: true })
   } catch (error) {
     const [sentence = ''] = (error as Error).message.split('. ')
-    throw new UsageError(sentence.charAt(0).toLowerCase() + sentence.slice(1))
+    const [, unknown] = /^Unknown option '(--[^']+)'/.exec(sentence) ?? []
+    const names = Object.keys(options).map((name) => `--${name}`)
+    const hint = unknown === undefined ? '' : suggestion(unknown, names)
+    throw new UsageError(sentence.charAt(0).toLowerCase() + sentence.slice(1) + hint)
   }
 }
 

@@ -1,7 +1,7 @@
 // From a config as it is written to the options of the rooms: checked, with every default in it, in ms and bytes.
 
 import { resolve } from 'node:path'
-import type { ZodError } from 'zod'
+import type { z } from 'zod'
 import type { ListenerOptions } from '../accept/listener.ts'
 import type { BackendAddress, BackendOptions } from '../dial/backend.ts'
 import type { EdgeOptions } from '../edge.ts'
@@ -9,9 +9,10 @@ import { HeadraceError } from '../errors.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
 import type { RouteAction, RouteOptions } from '../handoff/routes.ts'
 import type { ServiceOptions } from '../service/service.ts'
-import { checkConfig, checkListener } from './check.ts'
-import type { Locate, Path, Problem } from './problems.ts'
-import { configError, problem } from './problems.ts'
+import { checkConfig, checkListeners } from './check.ts'
+import { tellIssues } from './issues.ts'
+import type { Complain, Locate, Path, Problem } from './problems.ts'
+import { configError, pathText, problem } from './problems.ts'
 import type {
   BackendShape,
   ConfigInput,
@@ -38,17 +39,14 @@ export interface ParseContext {
   /** For messages. */
   readonly file?: string
   readonly locate?: Locate
+  /** Problems that whoever read the config has found already: nothing else is said of their paths. */
+  readonly problems?: readonly Problem[]
 }
 
 /** Throws config-invalid with every problem. `input` is not trusted to be what its type says. */
 export function parseConfig(input: ConfigInput, context: ParseContext = {}): Config {
-  const { file, locate, folder = '.', logLevel = 'silent' } = context
-  const parsed = configSchema.safeParse(input)
-  if (!parsed.success) throw configError(problemsOfShape(parsed.error, locate), file)
-  const config = parsed.data
-  const problems: Problem[] = []
-  checkConfig(config, (path, reason, remedy) => problems.push(problem(path, reason, remedy, locate)))
-  if (problems.length > 0) throw configError(problems, file)
+  const { folder = '.', logLevel = 'silent' } = context
+  const config = parse(configSchema, input, checkConfig, context)
   return {
     listeners: (config.listeners ?? []).map((one) => listenerOptions(one, folder)),
     edge: edgeOptions(config, folder, logLevel),
@@ -58,14 +56,28 @@ export function parseConfig(input: ConfigInput, context: ParseContext = {}): Con
 
 /** Throws config-invalid with every problem. */
 export function parseListeners(input: readonly ListenerInput[]): ListenerOptions[] {
-  const parsed = listenersSchema.safeParse(input)
-  if (!parsed.success) throw configError(problemsOfShape(parsed.error))
-  const problems: Problem[] = []
-  for (const [at, one] of parsed.data.entries()) {
-    checkListener(one, [at], (path, reason, remedy) => problems.push(problem(path, reason, remedy)))
+  const check = (listeners: unknown, complain: Complain) => checkListeners(listeners, [], complain)
+  return parse(listenersSchema, input, check).map((one) => listenerOptions(one, '.'))
+}
+
+/** The shape first, then what its parts say together, unless something is said of that path already. */
+function parse<Shape>(
+  schema: z.ZodType<Shape>,
+  input: unknown,
+  check: (input: unknown, complain: Complain) => void,
+  { file, locate, problems = [] }: ParseContext = {},
+): Shape {
+  const parsed = schema.safeParse(input)
+  const found = [...problems]
+  const known = new Set(problems.map(({ path }) => path))
+  const complain: Complain = (path, reason, remedy) => {
+    if (!known.has(pathText(path))) found.push(problem(path, reason, remedy, locate))
   }
-  if (problems.length > 0) throw configError(problems)
-  return parsed.data.map((one) => listenerOptions(one, '.'))
+  tellIssues(parsed.error?.issues ?? [], complain)
+  for (const { path } of parsed.error?.issues ?? []) known.add(pathText(path as Path))
+  check(input, complain)
+  if (!parsed.success || found.length > 0) throw configError(found, file)
+  return parsed.data
 }
 
 /** Milliseconds. Throws argument-invalid. */
@@ -74,14 +86,6 @@ export function parseDuration(value: string | number): number {
   if (ms === undefined)
     throw new HeadraceError('argument-invalid', `${JSON.stringify(value)} is no duration: write '10s' or ms`)
   return ms
-}
-
-/** A message of the schema is reason and remedy in two lines; zod's own have no remedy. */
-function problemsOfShape(error: ZodError, locate?: Locate): Problem[] {
-  return error.issues.map(({ path, message }) => {
-    const [reason = '', remedy = 'see the config reference'] = message.split('\n')
-    return problem(path as Path, reason, remedy, locate)
-  })
 }
 
 function edgeOptions(config: ConfigShape, folder: string, logLevel: string): EdgeOptions {
@@ -123,7 +127,7 @@ function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
   return {
     id,
     domains,
-    websockets: websockets === true || websockets === 'on',
+    websockets: websockets ?? false,
     backends: backends.map((one) => backendOptions(one, folder)),
     headers: headerRules(headers),
     routes: routesOf(service),

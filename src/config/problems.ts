@@ -18,17 +18,21 @@ export interface Problem {
 /** Finds the place of a path in the file that it came from. */
 export type Locate = (path: Path) => { readonly line: number; readonly column: number } | undefined
 
+/** Tells one problem. */
+export type Complain = (path: Path, reason: string, remedy: string) => void
+
 export function problem(path: Path, reason: string, remedy: string, locate?: Locate): Problem {
   return { path: pathText(path), reason, remedy, ...locate?.(path) }
 }
 
-/** One HeadraceError `config-invalid` for all of them; `file` stands in front of each line. */
+/** One HeadraceError `config-invalid` for all of them, in the order of the file, which stands in front of each line. */
 export function configError(problems: readonly Problem[], file = ''): HeadraceError {
-  const lines = problems.map((one) => problemLine(one, file))
+  const sorted = [...problems].sort(byPlace)
+  const lines = sorted.map((one) => problemLine(one, file))
   return new HeadraceError(
     'config-invalid',
     lines.length === 1 ? (lines[0] ?? '') : `\n${lines.join('\n')}`,
-    problems,
+    sorted,
   )
 }
 
@@ -45,13 +49,19 @@ export function problemLine({ path, reason, remedy, line, column }: Problem, fil
 
 /** ` (did you mean x?)`, or nothing if no known word is near. */
 export function suggestion(word: string, known: readonly string[]): string {
-  const [nearest] = [...known].sort((a, b) => distance(word, a) - distance(word, b))
-  if (nearest === undefined || distance(word, nearest) > Math.max(2, nearest.length / 3)) return ''
-  return ` (did you mean ${nearest}?)`
+  const [nearest = ''] = [...known].sort((a, b) => distance(word, a) - distance(word, b))
+  const changes = distance(word, nearest)
+  // Words of which every letter has changed have nothing in common, however short.
+  const isNear = changes <= Math.max(2, nearest.length / 3) && changes < nearest.length
+  return isNear ? ` (did you mean ${nearest}?)` : ''
 }
 
-function pathText(path: Path): string {
+export function pathText(path: Path): string {
   return path
     .map((part, at) => (typeof part === 'number' ? `[${part}]` : at === 0 ? part : `.${part}`))
     .join('')
+}
+
+function byPlace(a: Problem, b: Problem): number {
+  return (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0)
 }

@@ -14,14 +14,19 @@ const BYTES: Readonly<Record<string, number>> = {
 export const DURATION = /^([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)$/
 export const SIZE = /^([0-9]+(?:\.[0-9]+)?)(B|KiB|MiB|GiB|kB|MB|GB)$/
 
+/** The longest wait that a timer of node can have, in ms: 24.8 days. A longer one would be over at once. */
+export const LONGEST_MS = 2_147_483_647
+
 /** Milliseconds of `10s`, `500ms`, `1.5m`, `2h`, `1d`, or of a number of milliseconds; undefined for anything else. */
 export function milliseconds(value: string | number): number | undefined {
-  return quantity(value, DURATION, MS)
+  const ms = quantity(value, DURATION, MS)
+  return ms === undefined || ms > LONGEST_MS ? undefined : ms
 }
 
 /** Bytes of `16KiB`, `1MiB`, `64kB`, or of a number of bytes; undefined for anything else. */
 export function bytes(value: string | number): number | undefined {
-  return quantity(value, SIZE, BYTES)
+  const count = quantity(value, SIZE, BYTES)
+  return count === undefined || !Number.isSafeInteger(count) ? undefined : count
 }
 
 function quantity(

@@ -51,7 +51,8 @@ function wouldHandOff(bytes: Buffer): boolean {
 
 /**
  * An independent and stricter reading of RFC 9112 and RFC 6455, by lines and regular expressions and with nothing of the
- * product: what this refuses must never pass. (The product may refuse more.)
+ * product: what this refuses must never pass. (The product may refuse more; several spaces behind the method are as good as
+ * one, RFC 9112 section 3.)
  */
 function mayPass(bytes: Buffer): boolean {
   const text = bytes.toString('latin1').replace(/^(\r\n){0,4}/, '')
@@ -59,7 +60,7 @@ function mayPass(bytes: Buffer): boolean {
   if (end === -1) return false
   const [start = '', ...lines] = text.slice(0, end).split('\r\n')
   if (
-    !/^GET (?:[hw][\x21-\x7e\x80-\xff]+:\/\/[\x21-\x7e\x80-\xff]*|\/[\x21-\x7e\x80-\xff]*) HTTP\/1\.1$/i.test(
+    !/^GET +(?:[hw][\x21-\x7e\x80-\xff]+:\/\/[\x21-\x7e\x80-\xff]*|\/[\x21-\x7e\x80-\xff]*) HTTP\/1\.1$/i.test(
       start,
     )
   )

@@ -160,7 +160,8 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     client.transport.retake()
     connection.whenAnswered = () => {
       connections.delete(socket)
-      // The one of the kept-alive connection.
+      // The answer before it ended the connection: what follows a `Connection: close` is not looked at.
+      if (!socket.writable) return // The one of the kept-alive connection.
       ;(socket as Socket).setTimeout(0)
       if (asksForUpgrade(head)) way.upgrade(client, head, remaining)
       else serve(client, withoutUpgrade(head), remaining, null)

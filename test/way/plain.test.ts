@@ -293,3 +293,13 @@ t.test('a service without a plain route answers 426', async (t) => {
   t.match(await client.all(), /^HTTP\/1\.1 426 Upgrade Required\r\n[\s\S]*\r\nUpgrade: websocket\r\n/)
   t.equal((await refused()).code, 'upgrade-required')
 })
+
+t.test('what follows an answer that ends the connection is not looked at', async (t) => {
+  const origin = await startOrigin(t)
+  const { address, refused } = await startTunnel(t, origin.address)
+  const client = await connectTo(t, address)
+  client.write(`GET / HTTP/1.1\r\nHost: chat.test\r\n\r\n${upgradeRequest()}`)
+  t.equal((await client.all()).match(/HTTP\/1\.1 /g)?.length, 1)
+  t.equal((await refused()).code, 'upgrade-required')
+  t.equal(origin.count, 0)
+})

@@ -214,13 +214,13 @@ export type BackendShape = z.output<typeof backend>
 export type RouteShape = z.output<typeof route>
 export const listenersSchema = z.array(listener, wrong('list of listeners', 'write [{ address }]'))
 
-/** For editors (JSON Schema, draft 2020-12). A function can't be written in a file, so that it is left out. */
+/** For editors (JSON Schema, draft 2020-12). Nothing that is written in a file is a function. */
 export function jsonSchema(): object {
   return z.toJSONSchema(configSchema, {
     io: 'input',
     unrepresentable: 'any',
-    override: ({ jsonSchema: made }) => {
-      if (made.anyOf !== undefined) made.anyOf = made.anyOf.filter((one) => Object.keys(one).length > 0)
+    override: ({ zodSchema, jsonSchema: made }) => {
+      if (zodSchema._zod.def.type === 'custom') made.not = {}
     },
   })
 }

@@ -9,24 +9,35 @@ import type { ProxyHeader } from './proxy-protocol.ts'
 import { parseProxyHeader } from './proxy-protocol.ts'
 
 /**
- * Reads the PROXY header if the listener has them; what follows it stays in the socket. On failure the socket is
- * destroyed. Throws proxy-header-untrusted, proxy-header-invalid, client-closed, client-reset, or the signal's reason.
+ * Reads the PROXY header if the listener has them; what follows it stays in the socket, which belongs to the caller
+ * again. On failure the socket is destroyed. Throws proxy-header-untrusted, proxy-header-invalid, client-closed,
+ * client-reset, or the signal's reason.
  */
 export async function identify(socket: Socket, listener: Listener, signal: AbortSignal): Promise<Sender> {
-  const address = unmapped(socket.remoteAddress ?? '')
-  const mayForward = listener.forwardedFrom?.has(address) ?? false
-  const direct = { address, port: socket.remotePort ?? 0, mayForward }
-  if (listener.proxyFrom === null) return direct
-  // On a Unix socket whoever may open the file is trusted.
-  const isTrusted = address === '' || listener.proxyFrom.has(address)
   try {
-    if (!isTrusted) throw new HeadraceError('proxy-header-untrusted', `from ${address}`)
+    const direct = directSender(socket, listener)
+    const { proxyFrom, isUnix } = listener
+    if (proxyFrom === null) return direct
+    // On a Unix socket whoever may open the file is trusted.
+    if (!isUnix && !proxyFrom.has(direct.address)) {
+      throw new HeadraceError('proxy-header-untrusted', `from ${direct.address}`)
+    }
     const { source } = await readProxyHeader(socket, signal)
-    return source === null ? direct : { ...source, address: unmapped(source.address), mayForward }
+    return source === null ? direct : { ...direct, ...source, address: unmapped(source.address) }
   } catch (error) {
     socket.destroy()
     throw error
   }
+}
+
+/** The direct peer. It alone decides about trust, whoever it speaks for. */
+function directSender(socket: Socket, listener: Listener): Sender {
+  const address = unmapped(socket.remoteAddress ?? '')
+  // A peer that has reset has no address any more (ENOTCONN, getpeername(2)), but what it sent before can still be read:
+  // it must not pass for one that never had an address, nor go by the lists of addresses that are asked later.
+  if (address === '' && !listener.isUnix) throw new HeadraceError('client-reset', 'before it was accepted')
+  const mayForward = listener.forwardedFrom?.has(address) ?? false
+  return { address, port: socket.remotePort ?? 0, mayForward }
 }
 
 function readProxyHeader(socket: Socket, signal: AbortSignal): Promise<ProxyHeader> {

@@ -29,6 +29,8 @@ export interface ListenerOptions {
 export interface Listener {
   /** The actual address, with the port that the system chose. */
   readonly address: string
+  /** Its peers have no address. */
+  readonly isUnix: boolean
   readonly handshakes: Handshakes | null
   readonly proxyFrom: AddressList | null
   readonly forwardedFrom: AddressList | null
@@ -38,6 +40,9 @@ export interface Listener {
 
 /** The longest queue of connections that wait to be accepted; the system may have a lower limit (listen(2)). */
 const BACKLOG = 4_096
+
+/** sun_path without its final NUL (unix(7)). Node 20 cuts a longer path short without a word. */
+const UNIX_PATH_BYTES = 107
 
 /**
  * Opens a listener. `onConnection` owns each socket from the call on; `onTrouble` is told what an operator should know.
@@ -49,9 +54,10 @@ export async function listen(
   onTrouble: (what: HeadraceError) => void,
 ): Promise<Listener> {
   const where = placeOf(options.address)
-  const certificates = options.tls === undefined ? null : loadCertificates(options.tls, onTrouble)
   const proxyFrom = options.proxyProtocol === undefined ? null : addressList(options.proxyProtocol.from)
   const forwardedFrom = options.forwarded === undefined ? null : addressList(options.forwarded.from)
+  // From here on files are watched: whatever fails below has to close them.
+  const certificates = options.tls === undefined ? null : loadCertificates(options.tls, onTrouble)
   const server = createServer({
     allowHalfOpen: true,
     pauseOnConnect: true,
@@ -67,6 +73,7 @@ export async function listen(
   }
   const listener: Listener = {
     address: addressOf(server),
+    isUnix: where.path !== undefined,
     handshakes: certificates === null ? null : createHandshakes(certificates),
     proxyFrom,
     forwardedFrom,
@@ -90,7 +97,7 @@ export async function listen(
 function ignore(): void {}
 
 function placeOf(address: string): ListenOptions {
-  if (address.startsWith('unix:')) return { path: address.slice('unix:'.length), backlog: BACKLOG }
+  if (address.startsWith('unix:')) return { path: pathOf(address), backlog: BACKLOG }
   const [, v6, v4, port] = /^(?:\[([^\]]+)\]|([^:]*)):([0-9]{1,5})$/.exec(address) ?? []
   if (port === undefined || Number(port) > 65_535) {
     throw new HeadraceError(
@@ -100,6 +107,15 @@ function placeOf(address: string): ListenOptions {
   }
   const host = v6 ?? v4
   return { port: Number(port), backlog: BACKLOG, ...(host ? { host } : {}) }
+}
+
+function pathOf(address: string): string {
+  const path = address.slice('unix:'.length)
+  if (path === '' || path.includes('\0') || Buffer.byteLength(path) > UNIX_PATH_BYTES) {
+    const detail = `${JSON.stringify(address)} needs a path of 1 to ${UNIX_PATH_BYTES} bytes`
+    throw new HeadraceError('config-invalid', detail)
+  }
+  return path
 }
 
 async function bind(server: Server, place: ListenOptions, address: string): Promise<void> {
@@ -128,13 +144,18 @@ async function removeStale(path: string): Promise<void> {
   if (!found.isSocket())
     throw new HeadraceError('listen-failed', `unix:${path} exists and is no socket: move it away`)
   const probe = connect(path)
-  const isAlive = await once(probe, 'connect').then(
-    () => true,
-    (error: NodeJS.ErrnoException) => error.code !== 'ECONNREFUSED',
+  probe.on('error', ignore)
+  const code = await once(probe, 'connect').then(
+    () => 'EADDRINUSE',
+    (error: NodeJS.ErrnoException) => error.code,
   )
   probe.destroy()
-  if (isAlive) throw new HeadraceError('listen-failed', `unix:${path}: another process listens there`)
-  await unlink(path)
+  // EAGAIN: somebody listens, with a full queue (unix(7)).
+  if (code === 'EADDRINUSE' || code === 'EAGAIN') {
+    throw new HeadraceError('listen-failed', `EADDRINUSE unix:${path}: another process listens there`)
+  }
+  // Whatever else keeps us from asking (EACCES) keeps us from removing, too: then bind(2) says what is wrong.
+  if (code === 'ECONNREFUSED') await unlink(path)
 }
 
 function addressOf(server: Server): string {

@@ -4,16 +4,22 @@
 import type { Socket } from 'node:net'
 import type { SecureContext, TLSSocket } from 'node:tls'
 import { createServer } from 'node:tls'
-import type { ErrorCode } from '../errors.ts'
 import { HeadraceError } from '../errors.ts'
 import type { Certificates } from './certificates.ts'
 import { wireOf } from './client.ts'
 
 /** Handshakes of one listener. */
 export interface Handshakes {
-  /** Resolves with the TLS socket, paused. On failure the socket is destroyed. */
-  shake(socket: Socket, signal: AbortSignal): Promise<TLSSocket>
+  /**
+   * Resolves with what `take` makes of the TLS socket, which is paused and belongs to `take`. It is called inside the
+   * event: an error right behind the handshake comes before a promise goes on, and nobody would hear of it. On failure
+   * the socket is destroyed. Throws tls-handshake-failed, client-closed, client-reset, or the signal's reason.
+   */
+  shake<Taken>(socket: Socket, signal: AbortSignal, take: (secured: TLSSocket) => Taken): Promise<Taken>
 }
+
+/** The deadline of the head covers the handshake and is shorter; this is node's own limit, behind it. */
+const HANDSHAKE_TIMEOUT_MS = 120_000
 
 interface Waiting {
   readonly resolve: (socket: TLSSocket) => void
@@ -27,18 +33,18 @@ export function createHandshakes(certificates: Certificates): Handshakes {
     SNICallback: (servername, done: (error: Error | null, context?: SecureContext) => void) =>
       done(null, certificates.contextFor(servername)),
     ALPNProtocols: ['http/1.1'],
-    allowHalfOpen: true,
     pauseOnConnect: true,
-    // The deadline of the head is shorter, and covers the handshake.
-    handshakeTimeout: 120_000,
+    handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
   })
   certificates.onChange = () => server.setSecureContext(certificates.first)
 
   server.on('secureConnection', (secured) => {
     const wire = wireOf(secured)
     const one = wire === undefined ? undefined : waiting.get(wire)
-    if (one === undefined) secured.destroy()
-    else one.resolve(secured)
+    if (wire === undefined || one === undefined) return void secured.destroy()
+    wire.allowHalfOpen = true
+    secured.allowHalfOpen = true
+    one.resolve(secured)
   })
   server.on('tlsClientError', (error: NodeJS.ErrnoException & { reason?: string }, secured) => {
     const wire = wireOf(secured)
@@ -47,29 +53,28 @@ export function createHandshakes(certificates: Certificates): Handshakes {
     if (wire !== undefined) waiting.get(wire)?.reject(troubleOf(error))
   })
 
-  async function shake(socket: Socket, signal: AbortSignal): Promise<TLSSocket> {
+  async function shake<Taken>(
+    socket: Socket,
+    signal: AbortSignal,
+    take: (secured: TLSSocket) => Taken,
+  ): Promise<Taken> {
+    let aborted = () => {}
     try {
-      return await new Promise((resolve, reject) => {
-        if (signal.aborted) return reject(signal.reason)
-        const aborted = () => reject(signal.reason)
-        const settle = () => signal.removeEventListener('abort', aborted)
+      signal.throwIfAborted()
+      return await new Promise<Taken>((resolve, reject) => {
+        aborted = () => reject(signal.reason)
         signal.addEventListener('abort', aborted)
-        waiting.set(socket, {
-          resolve: (secured) => {
-            settle()
-            resolve(secured)
-          },
-          reject: (error) => {
-            settle()
-            reject(error)
-          },
-        })
+        waiting.set(socket, { resolve: (secured) => resolve(take(secured)), reject })
+        // A FIN must end the handshake, but node tells nobody of it on a socket that may be half open (its TLS socket is
+        // made with the same setting). Afterwards it may: both may be changed until 'end' (Duplex in node's documents).
+        socket.allowHalfOpen = false
         server.emit('connection', socket)
       })
     } catch (error) {
       socket.destroy()
       throw error
     } finally {
+      signal.removeEventListener('abort', aborted)
       waiting.delete(socket)
     }
   }
@@ -80,12 +85,9 @@ export function createHandshakes(certificates: Certificates): Handshakes {
 function ignore(): void {}
 
 function troubleOf(error: NodeJS.ErrnoException & { readonly reason?: string }): HeadraceError {
+  const detail = error.reason ?? error.code ?? error.message
+  if (error.code !== 'ECONNRESET') return new HeadraceError('tls-handshake-failed', detail, error)
   // Node says ECONNRESET for a FIN in the handshake, too; only a real one has come from the system.
-  const isReset = error.code === 'ECONNRESET' && error.syscall !== undefined
-  const code: ErrorCode = isReset
-    ? 'client-reset'
-    : error.code === 'ECONNRESET'
-      ? 'client-closed'
-      : 'tls-handshake-failed'
-  return new HeadraceError(code, error.reason ?? error.code ?? error.message, error)
+  if (error.syscall === undefined) return new HeadraceError('client-closed', 'in the TLS handshake', error)
+  return new HeadraceError('client-reset', 'in the TLS handshake', error)
 }

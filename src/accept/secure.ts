@@ -1,6 +1,7 @@
 // The last step of the acceptor: a client comes out, over TLS if its listener has TLS.
 
 import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import type { Client, Sender } from './client.ts'
 import { plainClient, tlsClient } from './client.ts'
 import type { Listener } from './listener.ts'
@@ -16,6 +17,6 @@ export async function secure(
   signal: AbortSignal,
 ): Promise<Client> {
   if (listener.handshakes === null) return plainClient(socket, sender, listener.address)
-  const secured = await listener.handshakes.shake(socket, signal)
-  return tlsClient(secured, socket, sender, listener.address)
+  const take = (secured: TLSSocket) => tlsClient(secured, socket, sender, listener.address)
+  return await listener.handshakes.shake(socket, signal, take)
 }

@@ -1,6 +1,6 @@
 // The certificates of a TLS listener: chosen by SNI, read again when their files change.
 
-import { X509Certificate } from 'node:crypto'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFileSync, unwatchFile, watchFile } from 'node:fs'
 import type { SecureContext, SecureContextOptions } from 'node:tls'
 import { createSecureContext } from 'node:tls'
@@ -16,6 +16,8 @@ export interface TlsOptions {
   /** The first is the default, for clients that name no or another server. */
   readonly pairs: readonly CertificatePair[]
   readonly minVersion?: 'TLSv1.2' | 'TLSv1.3'
+  /** How often the files are looked at, in ms; default WATCH_INTERVAL_MS. */
+  readonly watchIntervalMs?: number
 }
 
 export interface Certificates {
@@ -30,8 +32,8 @@ export interface Certificates {
 }
 
 /**
- * How often the files are looked at, in ms. By stat and not by inotify: it follows symbolic links, so that an atomic
- * rename is seen, and Kubernetes' swap of a whole folder behind one.
+ * How often the files are looked at, in ms. By stat and not by inotify: stat follows symbolic links, so that an atomic
+ * rename is seen, and Kubernetes' swap of a whole folder (`..data`) behind one.
  */
 export const WATCH_INTERVAL_MS = 2_000
 
@@ -46,9 +48,8 @@ interface Loaded {
  * `onTrouble` and change nothing.
  */
 export function loadCertificates(
-  { pairs, minVersion = 'TLSv1.2' }: TlsOptions,
+  { pairs, minVersion = 'TLSv1.2', watchIntervalMs = WATCH_INTERVAL_MS }: TlsOptions,
   onTrouble: (what: HeadraceError) => void,
-  intervalMs: number = WATCH_INTERVAL_MS,
 ): Certificates {
   const loaded = pairs.map((pair) => load(pair, minVersion, onTrouble))
   let table = tableOf(loaded)
@@ -68,7 +69,7 @@ export function loadCertificates(
     for (const file of [pair.certificate, pair.key]) {
       if (isText(file)) continue
       watched.push(() => unwatchFile(file, reload))
-      watchFile(file, { interval: intervalMs, persistent: false }, reload)
+      watchFile(file, { interval: watchIntervalMs, persistent: false }, reload)
     }
   }
 
@@ -92,18 +93,29 @@ function load(
 ): Loaded {
   const cert = read(pair.certificate)
   const key = read(pair.key)
-  const named = isText(pair.certificate) ? 'the certificate given as text' : pair.certificate
+  const certificateName = isText(pair.certificate) ? 'the certificate given as text' : pair.certificate
+  const keyName = isText(pair.key) ? 'the key given as text' : pair.key
+  const certificate = usable(certificateName, () => new X509Certificate(cert))
+  const privateKey = usable(keyName, () => createPrivateKey(key))
+  if (!certificate.checkPrivateKey(privateKey)) {
+    throw new HeadraceError('config-invalid', `${keyName} is not the key of ${certificateName}`)
+  }
+  // One id for all contexts: a session may be resumed with any of them.
+  const options = { cert, key, minVersion, sessionIdContext: 'headrace' }
+  const context = usable(certificateName, () => createSecureContext(options))
+  if (new Date(certificate.validTo) < new Date()) {
+    onTrouble(new HeadraceError('config-invalid', `${certificateName} has expired on ${certificate.validTo}`))
+  }
+  return { names: namesOf(certificate), options, context }
+}
+
+/** What `make` makes of the file; what it throws gets the file's name. */
+function usable<Made>(file: string, make: () => Made): Made {
   try {
-    const certificate = new X509Certificate(cert)
-    if (new Date(certificate.validTo) < new Date()) {
-      onTrouble(new HeadraceError('config-invalid', `${named} has expired on ${certificate.validTo}`))
-    }
-    // One id for all contexts: a session may be resumed with any of them.
-    const options = { cert, key, minVersion, sessionIdContext: 'headrace' }
-    return { names: namesOf(certificate), options, context: createSecureContext(options) }
+    return make()
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new HeadraceError('config-invalid', `${named} and its key can't be used: ${reason}`, error)
+    throw new HeadraceError('config-invalid', `${file} can't be used: ${reason}`, error)
   }
 }
 
@@ -124,7 +136,7 @@ function isText(pathOrText: string): boolean {
   return pathOrText.includes('-----BEGIN')
 }
 
-/** The DNS names and addresses of a certificate; its common name only if it has no others (RFC 9525 section 2). */
+/** The DNS names and addresses of a certificate; its common name only if it has no others (RFC 6125 section 6.4.4). */
 function namesOf(certificate: X509Certificate): string[] {
   const alternatives = certificate.subjectAltName?.split(', ') ?? []
   const names = alternatives.map((one) => one.replace(/^(DNS|IP Address):/, '').toLowerCase())

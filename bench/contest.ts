@@ -7,6 +7,9 @@ import type { PeerKind } from './peers/peer.ts'
 import type { Stand } from './stand.ts'
 import { withStands } from './stand.ts'
 
+/** Played and not counted: compilers and caches get warm. */
+const WARM_UP_ROUNDS = 3
+
 export interface Contest {
   readonly title: string
   /** What is counted: `message`, `upgrade`. */
@@ -32,20 +35,24 @@ interface Round extends Score {
   readonly client: number
 }
 
+interface Played {
+  readonly stand: Stand
+  readonly rounds: Round[]
+}
+
 /**
- * Rounds A B C A B C: what disturbs the machine for a while disturbs all. The first round of each is a warm-up and not
- * counted. `direct` has no TLS, and takes part without.
+ * Rounds A B C A B C: what disturbs the machine for a while disturbs all. `direct` has no TLS, and is left out then.
  */
 export async function hold(kinds: readonly PeerKind[], contest: Contest): Promise<Result[]> {
   const { title, unit, tls, withProfile } = contest
   const contestants = kinds.filter(({ name }) => !tls || name !== 'direct')
   return await withStands(contestants, { tls, withProfile }, async (stands) => {
-    const played = stands.map((stand): { stand: Stand; rounds: Round[] } => ({ stand, rounds: [] }))
+    const played = stands.map((stand): Played => ({ stand, rounds: [] }))
     for (const stand of stands) await contest.prepare(stand)
-    for (let turn = 0; turn <= contest.rounds; turn += 1) {
+    for (let turn = 0; turn < WARM_UP_ROUNDS + contest.rounds; turn += 1) {
       for (const { stand, rounds } of played) {
         const round = await measured(stand, () => contest.play(stand))
-        if (turn > 0) rounds.push(round)
+        if (turn >= WARM_UP_ROUNDS) rounds.push(round)
       }
     }
     for (const stand of stands) {
@@ -53,10 +60,11 @@ export async function hold(kinds: readonly PeerKind[], contest: Contest): Promis
       // Throws what the origin has seen go wrong.
       await stand.origin.call('open')
     }
+    const [first] = played
     return played.map(({ stand, rounds }) => ({
       title,
       subject: stand.name,
-      figures: figuresOf(unit, rounds),
+      figures: figuresOf(unit, rounds, stand === first?.stand ? [] : comparison(rounds, first)),
     }))
   })
 }
@@ -69,12 +77,27 @@ async function measured({ peer, origin, client }: Stand, play: () => Promise<Sco
   return { ...score, proxy, origin: ofOrigin, client: ofClient }
 }
 
+const costOf = ({ proxy, count }: Round) => proxy / count
+
+/**
+ * What a unit costs, as a multiple of what it costs the first proxy in the same turn: neighbours in time had the same
+ * machine, so that this says more than two medians.
+ */
+function comparison(rounds: readonly Round[], first: Played | undefined): Figure[] {
+  const ratios = rounds.flatMap((round, turn) => {
+    const other = first?.rounds[turn]
+    return other === undefined ? [] : costOf(round) / costOf(other)
+  })
+  return [figure(`× ${first?.stand.name}`, ratios)]
+}
+
 /** How busy each was: where the proxy is not near 100 %, its units per second were not bound by it alone. */
-function figuresOf(unit: string, rounds: readonly Round[]): Figure[] {
+function figuresOf(unit: string, rounds: readonly Round[], compared: readonly Figure[]): Figure[] {
   const of = (name: string, value: (round: Round) => number) => figure(name, rounds.map(value))
   const cost = [
-    of(`CPU µs per ${unit}`, ({ proxy, count }) => (proxy / count) * 1e6),
-    of(`${unit}s per CPU second`, ({ proxy, count }) => count / proxy),
+    of(`CPU µs per ${unit}`, (round) => costOf(round) * 1e6),
+    ...compared,
+    of(`${unit}s per CPU second`, (round) => 1 / costOf(round)),
   ]
   return [
     ...(rounds.some(({ proxy }) => proxy > 0) ? cost : []),

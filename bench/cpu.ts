@@ -9,6 +9,7 @@ export const CPU_ACCOUNTING =
 /**
  * Nanoseconds on a CPU, in user and kernel mode, of all threads that the processes have now. Unlike utime and stime it is
  * not counted in ticks. A gap in which a hypervisor took the CPU away is still counted, hence medians of short rounds.
+ * On loopback the system call of whoever sends does the receiver's TCP work, too; that is the same for every proxy.
  */
 export function cpuNs(pids: readonly number[]): number {
   let sum = 0

@@ -41,11 +41,21 @@ async function run(options: Options): Promise<void> {
   console.log(save(report))
 }
 
+function optionsOf(given: readonly string[]): Options | 'help' | null {
+  try {
+    return parseOptions(given)
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : error}\n\n${USAGE}`)
+    return null
+  }
+}
+
+const options = optionsOf(process.argv.slice(2))
 try {
-  const options = parseOptions(process.argv.slice(2))
   if (options === 'help') console.log(USAGE)
+  else if (options === null) process.exitCode = 1
   else await run(options)
 } catch (error) {
-  console.error(error instanceof Error ? (error.stack ?? error.message) : error)
+  console.error(error)
   process.exitCode = 1
 }

@@ -11,8 +11,8 @@ import type { Stand } from './stand.ts'
 import { withStands } from './stand.ts'
 
 const SIZES = {
-  full: { plain: 5_000, tls: 1_000, warmUp: 100 },
-  smoke: { plain: 200, tls: 50, warmUp: 10 },
+  full: { plain: 5_000, tls: 1_000, warmUp: 100, patienceMs: 15_000 },
+  smoke: { plain: 200, tls: 50, warmUp: 10, patienceMs: 300 },
 } as const
 
 const MESSAGE_SIZE = 64
@@ -31,7 +31,7 @@ export async function memory(
     for (const kind of kinds.filter(({ name }) => name !== 'direct')) {
       progress(`${title}, ${kind.name}`)
       const measured = await withStands([kind], { tls, withProfile: false }, ([stand]) =>
-        stand === undefined ? Promise.reject(new Error('no stand')) : idle(stand, count, sizes.warmUp),
+        stand === undefined ? Promise.reject(new Error('no stand')) : idle(stand, count, sizes),
       )
       results.push({ title, subject: kind.name, figures: measured })
     }
@@ -39,17 +39,21 @@ export async function memory(
   return results
 }
 
-async function idle({ peer, client, origin, target }: Stand, count: number, warmUp: number) {
+async function idle(
+  { peer, client, origin, target }: Stand,
+  count: number,
+  { warmUp, patienceMs }: { readonly warmUp: number; readonly patienceMs: number },
+) {
   await client.call('open', target, warmUp, MESSAGE_SIZE)
   await client.call('echo')
   await client.call('close')
-  await peer.settle()
+  await peer.settle(patienceMs)
   const before = memoryBytes(peer.pids)
 
   await client.call('open', target, count, MESSAGE_SIZE)
   await client.call('echo')
   const peak = memoryBytes(peer.pids)
-  await peer.settle()
+  await peer.settle(patienceMs)
   const after = memoryBytes(peer.pids)
 
   // Idle, but alive, every one of them.

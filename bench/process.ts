@@ -41,8 +41,9 @@ interface Waiting {
   readonly reject: (error: Error) => void
 }
 
-/** Starts `module` (a URL of compiled code) with node. */
+/** Starts `module` (a URL of compiled code) with node; `label` stands in front of what is thrown. */
 export async function startProcess<Known extends Calls<Known>>(
+  label: string,
   module: URL,
   flags: readonly string[] = [],
 ): Promise<Process<Known>> {
@@ -56,22 +57,22 @@ export async function startProcess<Known extends Calls<Known>>(
     const one = waiting.get(id)
     waiting.delete(id)
     if (error === undefined) one?.resolve(value)
-    else one?.reject(new Error(error))
+    else one?.reject(new Error(`${label}: ${error}`))
   })
   child.on('exit', (code, signal) => {
-    const reason = `${fileURLToPath(module)} has ended: ${signal ?? code}`
+    const reason = `${label}: the process has ended: ${signal ?? code}`
     for (const { reject } of waiting.values()) reject(new Error(reason))
     waiting.clear()
   })
 
   async function call(name: string, ...given: unknown[]): Promise<unknown> {
-    if (child.exitCode !== null || !child.connected) throw new Error(`${name}: the process has ended`)
+    if (child.exitCode !== null || !child.connected) throw new Error(`${label}: the process has ended`)
     count += 1
     const id = count
     const answer = new Promise((resolve, reject) => waiting.set(id, { resolve, reject }))
     child.send({ id, name, given } satisfies Question as Serializable)
     const timer = setTimeout(() => {
-      waiting.get(id)?.reject(new Error(`${name}: no answer in ${CALL_TIMEOUT_MS / 1_000} s`))
+      waiting.get(id)?.reject(new Error(`${label}: ${name}: no answer in ${CALL_TIMEOUT_MS / 1_000} s`))
     }, CALL_TIMEOUT_MS)
     return await answer.finally(() => clearTimeout(timer))
   }

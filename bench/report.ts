@@ -62,6 +62,7 @@ export function textOf({ results, missing, ...about }: Report): string {
   const proxies = Object.entries(about.proxies).map(([name, what]) => `${name} ${what}`.trim())
   return [
     ...tables,
+    '',
     ...absent,
     `${about.machine}; Linux ${about.kernel}; node ${about.node}; ${proxies.join(', ')}`,
     `CPU: ${about.cpuAccounting}`,
@@ -69,7 +70,9 @@ export function textOf({ results, missing, ...about }: Report): string {
 }
 
 function table(title: string, results: readonly Result[]): string {
-  const names = [...new Set(results.flatMap(({ figures }) => figures.map(({ name }) => name)))]
+  // The fullest row first: it has the columns in their order.
+  const fullest = [...results].sort((a, b) => b.figures.length - a.figures.length)
+  const names = [...new Set(fullest.flatMap(({ figures }) => figures.map(({ name }) => name)))]
   const rows = results.map(({ subject, figures }) => [
     subject,
     ...names.map((name) => cell(figures.find((one) => one.name === name))),
@@ -81,7 +84,7 @@ function table(title: string, results: readonly Result[]): string {
       .map((word, at) => (at === 0 ? word.padEnd(widths[at] ?? 0) : word.padStart(widths[at] ?? 0)))
       .join('  '),
   )
-  return `\n${title}\n${text.join('\n')}\n`
+  return `\n${title}\n${text.join('\n')}`
 }
 
 function cell(one: Figure | undefined): string {

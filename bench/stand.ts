@@ -27,8 +27,8 @@ export interface StandOptions {
 
 export async function startStand(kind: PeerKind, { tls, withProfile }: StandOptions): Promise<Stand> {
   const [origin, client] = await Promise.all([
-    startProcess<OriginCalls>(new URL('./load/origin.js', import.meta.url)),
-    startProcess<ClientCalls>(new URL('./load/client.js', import.meta.url)),
+    startProcess<OriginCalls>(`origin of ${kind.name}`, new URL('./load/origin.js', import.meta.url)),
+    startProcess<ClientCalls>(`client of ${kind.name}`, new URL('./load/client.js', import.meta.url)),
   ])
   const certificate = tls ? await selfSigned({ names: ['localhost'] }) : null
   const peer = await kind.start({ origin: await origin.call('listen'), tls: certificate, withProfile })

@@ -72,7 +72,7 @@ const calls = {
 
   /** How many connections are open. Throws what has gone wrong on any of them so far. */
   open(): number {
-    if (failure !== null) throw new Error(`origin: ${failure}`)
+    if (failure !== null) throw new Error(failure)
     return sockets.size
   },
 }

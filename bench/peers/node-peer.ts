@@ -14,7 +14,6 @@ import type { PeerKind, PeerOptions } from './peer.ts'
 const QUIET_NEW_SPACE = 2 * 1024 * 1024
 const COLLECTION_PAUSE_MS = 250
 const COLLECTIONS_QUIET = 6
-const COLLECTIONS_MOST = 60
 
 /** In the child: `start` resolves with the address, host:port. */
 export function serveNodePeer(start: (options: PeerOptions) => Promise<string>): void {
@@ -27,9 +26,10 @@ function nodePeerCalls(start: (options: PeerOptions) => Promise<string>) {
   return {
     start,
     /** Collects garbage until the heap is as small as it gets. */
-    async settle(): Promise<void> {
+    async settle(patienceMs: number): Promise<void> {
+      const until = performance.now() + patienceMs
       let quiet = 0
-      for (let round = 0; round < COLLECTIONS_MOST && quiet < COLLECTIONS_QUIET; round += 1) {
+      while (quiet < COLLECTIONS_QUIET && performance.now() < until) {
         globalThis.gc?.()
         // V8 gives pages back a little later, from another thread.
         await sleep(COLLECTION_PAUSE_MS)
@@ -56,12 +56,12 @@ export function nodePeer(kind: Omit<PeerKind, 'start'>, module: URL): PeerKind {
         `--cpu-prof-dir=${RESULTS}`,
         `--cpu-prof-name=${name}-${Date.now()}.cpuprofile`,
       ]
-      const child = await startProcess<NodePeerCalls>(module, [
+      const child = await startProcess<NodePeerCalls>(name, module, [
         '--expose-gc',
         ...(options.withProfile ? profile : []),
       ])
       const address = await child.call('start', options)
-      return { address, pids: [child.pid], settle: () => child.call('settle'), stop: child.stop }
+      return { address, pids: [child.pid], settle: (ms) => child.call('settle', ms), stop: child.stop }
     },
   }
 }

@@ -4,8 +4,8 @@ export interface Peer {
   /** host:port of its listener. */
   readonly address: string
   readonly pids: readonly number[]
-  /** Gives back what memory it doesn't need any more, as far as it can be told to. */
-  settle(): Promise<void>
+  /** Gives back what memory it doesn't need any more, as far as it can be told to; takes `patienceMs` at most. */
+  settle(patienceMs: number): Promise<void>
   stop(): Promise<void>
 }
 

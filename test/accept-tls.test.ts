@@ -233,7 +233,8 @@ t.test('a certificate that is replaced is served to new clients, and open connec
 
   // Kubernetes' way: a new folder, and a symbolic link that is renamed over the old one.
   await put('2', await authority.issue({ names: ['two.test'] }))
-  const swapped = changeOf(t, paths.key)
+  // Each file has its own watcher: both must have seen the swap, or one would still owe the event of it.
+  const swapped = Promise.all([changeOf(t, paths.certificate), changeOf(t, paths.key)])
   await symlink('2', join(folder, 'next'))
   await rename(join(folder, 'next'), join(folder, 'now'))
   await swapped
@@ -253,7 +254,8 @@ t.test('a certificate that is replaced is served to new clients, and open connec
   ])
   t.equal(await namesFor(t, one, 'two.test'), 'DNS:two.test')
   const written = changeOf(t, paths.key)
-  await writeFile(paths.key, three.key)
+  await writeFile(join(folder, '3/key.pem'), three.key)
+  await rename(join(folder, '3/key.pem'), paths.key)
   await written
   t.equal(await namesFor(t, one, 'three.test'), 'DNS:three.test')
 
@@ -265,8 +267,8 @@ t.test('a certificate that is replaced is served to new clients, and open connec
   ])
   t.equal(await namesFor(t, one, 'three.test'), 'DNS:three.test')
 
-  await one.listener.close()
   const unwatched = changeOf(t, paths.certificate)
+  await one.listener.close()
   await writeFile(paths.certificate, 'not a certificate')
   await unwatched
   t.same(one.troubles, [], 'a closed listener watches no files')

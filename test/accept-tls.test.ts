@@ -199,6 +199,20 @@ t.test('a reset goes through TLS in both directions', async (t) => {
   }
 })
 
+t.test('a reset in the moment when the handshake is done crashes nothing', async (t) => {
+  const one = await accepting(t, { tls })
+  for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+    const secured = connectTls({ ...placeOf(one.address), rejectUnauthorized: false, maxVersion })
+    const closed = new Promise((resolve) => secured.on('close', resolve))
+    secured.on('error', () => {})
+    const { transport } = await nextClient(one)
+    transport.attach({ data() {}, end() {}, drain() {}, closed() {} })
+    transport.reset()
+    await closed
+    t.ok(transport.isClosed)
+  }
+})
+
 t.test('after the handshake nothing of ours stays on the connection but its transport', async (t) => {
   const { signal } = new AbortController()
   const header = Buffer.from('PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n')

@@ -64,7 +64,9 @@ export function createHandshakes(certificates: Certificates): Handshakes {
       return await new Promise<Taken>((resolve, reject) => {
         aborted = () => reject(signal.reason)
         signal.addEventListener('abort', aborted)
-        waiting.set(socket, { resolve: (secured) => resolve(take(secured)), reject })
+        // Node is inside OpenSSL while it tells of a handshake, and whoever resets the connection there crashes the process
+        // (SIGSEGV, seen on Node 20 to 26): the way goes on when OpenSSL is done.
+        waiting.set(socket, { resolve: (secured) => setImmediate(resolve, take(secured)), reject })
         // A FIN must end the handshake, but node tells nobody of it on a socket that may be half open (its TLS socket is
         // made with the same setting). Afterwards it may: both may be changed until 'end' (Duplex in node's documents).
         socket.allowHalfOpen = false

@@ -27,10 +27,10 @@ process.argv.splice(1, 1, program, 'demo')
 await import(pathToFileURL(program).href)
 
 function newest(folder) {
-  const files = readdirSync(join(root, folder), { recursive: true, withFileTypes: true }).filter((entry) =>
-    entry.isFile(),
-  )
+  const files = readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
   return Math.max(
-    ...files.map(({ parentPath, path, name }) => statSync(join(parentPath ?? path, name)).mtimeMs),
+    ...files
+      .filter((entry) => entry.isFile())
+      .map(({ parentPath, name }) => statSync(join(parentPath, name)).mtimeMs),
   )
 }

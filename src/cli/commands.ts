@@ -1,5 +1,6 @@
 // What the commands do. Each resolves with the exit code.
 
+import { existsSync } from 'node:fs'
 import { loadCertificates } from '../accept/certificates.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import { loadConfig } from '../config/load.ts'
@@ -14,10 +15,19 @@ import { start } from '../process/main.ts'
 export async function run(file: string): Promise<number> {
   const config = await load(file)
   if (config === null) return 1
-  const { addresses, stopped } = await start(config)
-  process.stdout.write(`headrace listens on ${addresses.join(', ')}\n`)
-  await stopped
+  const running = await start(config).catch((error: unknown) => reasonsOf(error, config))
+  if (Array.isArray(running)) return complain(running, file)
+  process.stdout.write(`headrace listens on ${running.addresses.join(', ')}\n`)
+  await running.stopped
   return 0
+}
+
+/** Why a config that is valid by itself can't be used: with the places of the files that it names. */
+async function reasonsOf(error: unknown, config: LoadedConfig): Promise<Problem[]> {
+  const isConfig = error instanceof HeadraceError && error.code === 'config-invalid'
+  const problems = isConfig ? await tryFiles(config) : []
+  if (problems.length === 0) throw error
+  return problems
 }
 
 export async function check(file: string): Promise<number> {
@@ -79,9 +89,15 @@ async function tryFiles({ listeners, edge, locate }: LoadedConfig): Promise<Prob
     }
     if (typeof handler !== 'string') continue
     const remedy = 'name a module whose default export is a function'
-    await attempt(['services', at, 'handler'], remedy, () => loadHandler(handler))
+    await attempt(['services', at, 'handler'], remedy, () => openHandler(handler))
   }
   return problems
+}
+
+/** Node's own message about a missing module names our files, not the user's. */
+async function openHandler(file: string): Promise<void> {
+  if (!existsSync(file)) throw new HeadraceError('config-invalid', `${file} can't be read: ENOENT`)
+  await loadHandler(file)
 }
 
 function count(items: readonly unknown[], word: string): string {

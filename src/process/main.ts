@@ -24,8 +24,8 @@ async function stopOnSignal(edge: Edge, drainMs: number): Promise<void> {
   await signal()
   const closing = edge.close({ drainMs })
   await Promise.race([closing, signal()])
-  await edge.close({ drainMs: 0 })
-  await closing
+  // Both wait for the same tunnels: the first that knows of the end is enough.
+  await Promise.race([closing, edge.close({ drainMs: 0 })])
 }
 
 function signal(): Promise<void> {

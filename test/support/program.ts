@@ -1,0 +1,72 @@
+// The compiled program as a child process: what it says line by line, and how it ends.
+
+import type { ChildProcess } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Test } from 'tap'
+
+export const PROGRAM = resolve('dist/cli/headrace.js')
+
+export interface Running {
+  readonly child: ChildProcess
+  /** The next line on standard output. Rejects with what stands on standard error if there is none. */
+  line(): Promise<string>
+  /** All lines on standard output so far. */
+  readonly lines: readonly string[]
+  /** Resolves when the program has ended and all that it said was read. */
+  readonly ended: Promise<{ code: number | null; signal: string | null; stdout: string; stderr: string }>
+}
+
+export interface How {
+  readonly script?: string
+  readonly cwd?: string
+  readonly environment?: Readonly<Record<string, string>>
+}
+
+/** Starts it with these words; killed with its test if it has not ended by itself. */
+export function startProgram(t: Test, words: readonly string[], how: How = {}): Running {
+  const { script = PROGRAM, cwd, environment = {} } = how
+  // tap would load its own modules into every node that a test starts: users have none of that.
+  const child = spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, script, ...words], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { PATH: process.env.PATH ?? '', ...environment },
+    ...(cwd === undefined ? {} : { cwd }),
+  })
+  t.teardown(() => child.kill('SIGKILL'))
+  const lines: string[] = []
+  let stdout = ''
+  let stderr = ''
+  child.stdout.on('data', (chunk: Buffer) => {
+    stdout += chunk
+  })
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk
+  })
+  const ended = once(child, 'close').then(([code, signal]) => ({ code, signal, stdout, stderr }))
+  const source = createInterface({ input: child.stdout })
+  const unread: string[] = []
+  let tell = () => {}
+  source.on('line', (line) => {
+    lines.push(line)
+    unread.push(line)
+    tell()
+  })
+  ended.then(() => tell())
+  return {
+    child,
+    lines,
+    ended,
+    async line() {
+      while (unread.length === 0 && child.exitCode === null && child.signalCode === null) {
+        await new Promise<void>((heard) => {
+          tell = heard
+        })
+      }
+      const line = unread.shift()
+      if (line === undefined) throw new Error(`the program has ended: ${stderr}`)
+      return line
+    },
+  }
+}

@@ -16,7 +16,7 @@ import type { ConfigInput } from '../src/config/schema.ts'
 import { jsonSchema } from '../src/config/schema.ts'
 import { HeadraceError } from '../src/errors.ts'
 
-/** test/config: the example of the contract, every other key, and mistakes with what is said of them. */
+/** test/config: the example of the contract, every other key, and mistakes with what is said of them (nothing: none). */
 function textOf(file: string): string {
   return readFileSync(new URL(`../../test/config/${file}`, import.meta.url), 'utf8')
 }

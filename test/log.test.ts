@@ -106,5 +106,9 @@ log: { headers: [User-Agent, Authorization, Cookie, Sec-WebSocket-Key, X-Secret]
   const trapped = await connectTo(t, program.address)
   trapped.write(`${upgradeRequest({}, '/trap')}still served`)
   await trapped.until('still served')
-  t.match(await program.line('tunnel accepted'), { path: '/trap' }, 'a field that throws costs nobody the line')
+  t.match(
+    await program.line('tunnel accepted'),
+    { path: '/trap' },
+    'a field that throws costs nobody the line',
+  )
 })

@@ -49,7 +49,8 @@ export function verified(
     const succeeded = () => {
       settle()
       secured.pause()
-      resolve(secured)
+      // OpenSSL is still inside the handshake here, and must not be reset in it.
+      setImmediate(resolve, secured)
     }
     secured.once('secureConnect', succeeded)
     secured.once('close', closed)

@@ -63,13 +63,23 @@ function onlyValue(fields: readonly Field[], name: string): string {
  * and `Upgrade`, which offer nothing beside the WebSocket. Order and letter case stay.
  */
 export function upgradeFields(fields: readonly Field[]): Field[] {
-  const kept = endToEnd(fields, ['connection', 'upgrade'])
-  return kept.flatMap((one, at) => {
-    if (one.key !== 'connection' && one.key !== 'upgrade') return one
-    if (kept.findIndex(({ key }) => key === one.key) !== at) return []
-    const only = one.key === 'connection' ? 'Upgrade' : 'websocket'
-    return one.value.toLowerCase() === only.toLowerCase() ? one : field(one.name, only)
-  })
+  const kept: Field[] = []
+  let hasConnection = false
+  let hasUpgrade = false
+  for (const one of endToEnd(fields, ['connection', 'upgrade'])) {
+    if (one.key === 'connection') {
+      if (!hasConnection) kept.push(only(one, 'Upgrade'))
+      hasConnection = true
+    } else if (one.key === 'upgrade') {
+      if (!hasUpgrade) kept.push(only(one, 'websocket'))
+      hasUpgrade = true
+    } else kept.push(one)
+  }
+  return kept
+}
+
+function only(one: Field, token: string): Field {
+  return one.value.toLowerCase() === token.toLowerCase() ? one : field(one.name, token)
 }
 
 /** The value of Sec-WebSocket-Accept that belongs to a key (RFC 6455 section 4.2.2, item 5). */

@@ -57,8 +57,9 @@ export function firstValue(fields: readonly Field[], key: string): string | unde
 /** The members of a list field in lower case, over all fields of this name (RFC 9110 section 5.6.1). */
 export function tokensOf(fields: readonly Field[], key: string): string[] {
   const tokens: string[] = []
-  for (const value of valuesOf(fields, key)) {
-    for (const part of value.split(',')) {
+  for (const field of fields) {
+    if (field.key !== key) continue
+    for (const part of field.value.split(',')) {
       const token = part.trim().toLowerCase()
       if (token !== '') tokens.push(token)
     }

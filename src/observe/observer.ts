@@ -83,7 +83,7 @@ export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): 
   return {
     accepted(tunnel, head, extra) {
       guard('what the handler wants to be logged threw', () => lines.accepted(tunnel, head, extra))
-      emit('accepted', whoAndWhere(tunnel))
+      if (events.listenerCount('accepted') > 0) emit('accepted', whoAndWhere(tunnel))
     },
     closed(tunnel, { who, how, error }) {
       const { splicing, facts } = tunnel
@@ -94,6 +94,7 @@ export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): 
         originToClient: splicing?.originToClient ?? 0,
       }
       lines.closed(tunnel, { end, error, durationMs, bytes })
+      if (events.listenerCount('closed') === 0) return
       emit('closed', { ...whoAndWhere(tunnel), end, error, durationMs, bytes })
     },
     refused(request, error, status) {

@@ -150,6 +150,8 @@ function socketOnDrain(this: Socket): void {
 
 function socketOnError(this: Socket, error: NodeJS.ErrnoException): void {
   transportOf(this).error = error
+  // An error of an established TLS session, a broken record for example, does not close the socket by itself.
+  if (!this.destroyed) this.destroy()
 }
 
 function socketOnClose(this: Socket): void {

@@ -3,12 +3,14 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
+import { connect } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 import t, { type Test } from 'tap'
 import { selfSigned } from '../support/certificates.ts'
 import type { Origin } from '../support/origin.ts'
 import { echo, startOrigin, switching, upgradeRequest } from '../support/origin.ts'
 import type { Peer } from '../support/peer.ts'
-import { connectTo } from '../support/peer.ts'
+import { connectTo, placeOf } from '../support/peer.ts'
 import type { Started } from '../support/tunnel.ts'
 import { startTunnel } from '../support/tunnel.ts'
 
@@ -197,3 +199,29 @@ t.test('a tunnel that is idle keeps what it carries, for as long as it takes', a
   await client.until('still here')
   t.equal(started.tunnel.size, 1)
 })
+
+t.test(
+  'a TLS client that sends a broken record after the handshake is gone, and takes its tunnel along',
+  async (t) => {
+    const pair = await selfSigned({ names: ['chat.test'] })
+    const origin = await startOrigin(t)
+    const started = await startTunnel(t, origin.address, {
+      listeners: [{ address: '127.0.0.1:0', tls: pair }],
+    })
+    const wire = connect(placeOf(started.address))
+    const secured = connectTls({ socket: wire, rejectUnauthorized: false })
+    secured.on('error', () => {})
+    t.teardown(() => secured.destroy())
+    await once(secured, 'secureConnect')
+    secured.write(upgradeRequest())
+    const peer = await origin.next()
+    peer.write(switching(await peer.until('\r\n\r\n')))
+    await once(secured, 'data')
+    // Past the TLS layer: bytes that are no record that anybody could decrypt.
+    wire.write(Buffer.from([0x17, 3, 3, 0, 20, ...Array(20).fill(1)]))
+    const { end, error } = await started.closed()
+    t.equal(end, 'client-error-tunnel')
+    t.match(error, /^ERR_SSL_/)
+    await Promise.race([peer.closed, peer.ended])
+  },
+)

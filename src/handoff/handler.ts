@@ -1,6 +1,7 @@
 // The handler: the programmable way to decide. It is other people's code: it may throw, hang, or answer nonsense, and
 // nobody but its own client notices.
 
+import { existsSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { HeadraceError } from '../errors.ts'
 import type { Decision } from './decision.ts'
@@ -21,7 +22,9 @@ export async function loadHandler(file: string): Promise<Handler> {
   try {
     module = (await import(pathToFileURL(file).href)) as { default?: unknown }
   } catch (error) {
-    throw new HeadraceError('config-invalid', `the handler ${file} can't be loaded: ${String(error)}`, error)
+    const isAbsent = (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND' && !existsSync(file)
+    const reason = isAbsent ? 'there is no such file' : String(error)
+    throw new HeadraceError('config-invalid', `the handler ${file} can't be loaded: ${reason}`, error)
   }
   if (typeof module.default !== 'function') {
     throw new HeadraceError('config-invalid', `the handler ${file} has no function as its default export`)

@@ -7,7 +7,8 @@ const STOP_BATCH = 100
 
 export class Registry {
   readonly #open = new Map<string, Tunnel>()
-  #whenEmpty: (() => void) | null = null
+  /** Told when the last tunnel has gone; several may wait at once. */
+  readonly #waiting = new Set<() => void>()
 
   get size(): number {
     return this.#open.size
@@ -19,7 +20,7 @@ export class Registry {
 
   remove(tunnel: Tunnel): void {
     this.#open.delete(tunnel.facts.id)
-    if (this.#open.size === 0) this.#whenEmpty?.()
+    if (this.#open.size === 0) for (const tell of [...this.#waiting]) tell()
   }
 
   find(id: string): Tunnel | undefined {
@@ -30,19 +31,19 @@ export class Registry {
     return this.#open.values()
   }
 
-  /** Resolves when no tunnel is open, with true; or with false after `ms`. */
+  /** Resolves when no tunnel is open, with true; or with false after `ms`, or when the signal is aborted. */
   async empty(ms: number, signal?: AbortSignal): Promise<boolean> {
     if (this.#open.size === 0) return true
     return await new Promise((resolve) => {
       const done = () => {
         clearTimeout(timer)
         signal?.removeEventListener('abort', done)
-        this.#whenEmpty = null
+        this.#waiting.delete(done)
         resolve(this.#open.size === 0)
       }
       const timer = setTimeout(done, ms)
       signal?.addEventListener('abort', done)
-      this.#whenEmpty = done
+      this.#waiting.add(done)
     })
   }
 

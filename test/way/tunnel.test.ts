@@ -110,6 +110,20 @@ t.test('close waits for tunnels that end in time', async (t) => {
   t.equal((await started.closed()).end, 'client-fin-tunnel')
 })
 
+t.test('a second close hurries the first, and both come to an end', async (t) => {
+  const origin = await startOrigin(t)
+  const started = await startTunnel(t, origin.address)
+  const ends = await open(t, started, origin)
+  const first = started.tunnel.close({ drain: '1h' })
+  const second = started.tunnel.close()
+  await Promise.all([ends.client.ended, ends.origin.ended])
+  const startedAt = performance.now()
+  ends.client.end()
+  ends.origin.end()
+  await Promise.all([first, second])
+  t.ok(performance.now() - startedAt < 1_500, 'nobody waited for a time limit')
+})
+
 const TUNNELS = 500
 const PIECES = 12
 

@@ -15,7 +15,7 @@ import type { Handshakes } from './handshakes.ts'
 import { createHandshakes } from './handshakes.ts'
 
 export interface ListenerOptions {
-  /** `127.0.0.1:8080`, `[::1]:8443`, `:8080` for all interfaces, or `unix:/run/headrace.sock`. Port 0: any free one. */
+  /** `127.0.0.1:8080`, `[::1]:8443`, `:8080` for all interfaces, or `unix:/run/headrace.sock`. Port 0 is a free one that the system chooses. */
   readonly address: string
   readonly tls: TlsOptions | undefined
   /** Addresses and CIDR blocks that may, and must, send a PROXY header. */

@@ -127,7 +127,7 @@ const match = section({
   headers: z
     .record(fieldName, wantedValue, wrong('section', 'write { Name: "value" }'))
     .optional()
-    .describe('Fields and the values that they must have; true: any'),
+    .describe('Fields and the values that they must have; true for any value'),
 })
 
 const backendName = text('name of a backend', 'write the name of a backend of this service')

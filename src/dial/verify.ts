@@ -1,5 +1,5 @@
 // TLS towards an origin: the certificate must chain to a public authority and have the right name. There is no option to
-// switch that off, and `rejectUnauthorized` is given so that NODE_TLS_REJECT_UNAUTHORIZED can't do it either.
+// switch that off, and `rejectUnauthorized` is given so that no environment variable can do it either.
 
 import type { Socket } from 'node:net'
 import { isIP } from 'node:net'

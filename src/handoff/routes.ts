@@ -14,7 +14,7 @@ export interface RouteOptions {
      */
     readonly path: string | undefined
     readonly methods: readonly string[] | undefined
-    /** Field names and the value that they must have; true: any. */
+    /** Field names and the value that they must have; true for any value. */
     readonly headers: Readonly<Record<string, string | true>>
   }
   /** Rules for the requests of this route, after those of the service. */

@@ -1,10 +1,12 @@
 // The corpora in test/heads, on real sockets through a real tunnel: what the client sees, and what the origin received.
+// test/heads/README.md tells how a case is written.
 
 import { readFileSync } from 'node:fs'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { startOrigin, switching, upgradeRequest } from './support/origin.ts'
 import type { Peer } from './support/peer.ts'
 import { connectTo } from './support/peer.ts'
+import type { Wanted } from './support/tunnel.ts'
 import { startTunnel } from './support/tunnel.ts'
 
 interface Case {
@@ -23,10 +25,17 @@ const MACROS: Readonly<Record<string, string>> = {
   '101': switching(upgradeRequest()).replace(/\r\n\r\n$/, ''),
 }
 
+const WHOLE_SITE: Wanted = {
+  service: {
+    domains: ['chat.test'],
+    routes: [{ match: { upgrade: 'websocket' }, handoff: 'origin' }, { send: 'origin' }],
+  },
+}
+
 function casesOf(file: string): Case[] {
   const text = readFileSync(new URL(`../../test/heads/${file}`, import.meta.url), 'utf8')
   const form = /^### (.+)\n```\n([\s\S]*?)```\n→ (\S+)(?: ([a-z]+(?:-[a-z0-9]+)+))?(.*)$/gm
-  return [...text.matchAll(form)].map(([, name = '', block = '', verdict = '', code, rest = '']) => ({
+  const cases = [...text.matchAll(form)].map(([, name = '', block = '', verdict = '', code, rest = '']) => ({
     name,
     bytes: bytesOf(block),
     verdict,
@@ -35,6 +44,8 @@ function casesOf(file: string): Case[] {
     lacks: [...rest.matchAll(/lacks `([^`]+)`/g)].map(([, part = '']) => unescaped(part)),
     isClosed: / fin$/.test(rest),
   }))
+  if (cases.length !== text.match(/^### /gm)?.length) throw new Error(`${file} has a case that is none`)
+  return cases
 }
 
 function bytesOf(block: string): string {
@@ -57,7 +68,15 @@ function unescaped(text: string): string {
   )
 }
 
-t.test('requests', async (t) => {
+interface Stand {
+  readonly address: string
+  /** Every head that the origin has received. */
+  readonly heads: readonly string[]
+  refused(): Promise<{ readonly code: string; readonly status: number | null }>
+}
+
+/** A tunnel before an origin that takes every request. */
+async function startStand(t: Test): Promise<Stand> {
   const heads: string[] = []
   const origin = await startOrigin(t, {
     async answer(peer) {
@@ -68,78 +87,137 @@ t.test('requests', async (t) => {
       else peer.end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n')
     },
   })
-  const { address, refused } = await startTunnel(t, origin.address, {
-    service: {
-      domains: ['chat.test'],
-      routes: [{ match: { upgrade: 'websocket' }, handoff: 'origin' }, { send: 'origin' }],
-    },
+  return { ...(await startTunnel(t, origin.address, WHOLE_SITE)), heads }
+}
+
+async function isPassed(t: Test, { address, heads }: Stand, one: Case): Promise<void> {
+  const before = heads.length
+  const client = await connectTo(t, address)
+  client.write(one.bytes)
+  const answer = await client.until('\r\n\r\n')
+  t.match(answer, one.verdict === 'handoff' ? /^HTTP\/1\.1 101 / : /^HTTP\/1\.1 200 /)
+  t.equal(heads.length, before + 1, 'the origin has one request')
+  const head = heads.at(-1) ?? ''
+  for (const part of one.has) t.ok(head.includes(part), `the origin has ${JSON.stringify(part)}`)
+  for (const part of one.lacks) t.notOk(head.includes(part), `the origin lacks ${JSON.stringify(part)}`)
+}
+
+type Refusal = Pick<Case, 'bytes' | 'verdict' | 'code'>
+
+async function isRefused(t: Test, { address, heads, refused }: Stand, one: Refusal): Promise<void> {
+  const before = heads.length
+  const client = await connectTo(t, address)
+  client.end(one.bytes)
+  const answer = await client.all()
+  t.ok(answer.startsWith(`HTTP/1.1 ${one.verdict} `), JSON.stringify(answer.slice(0, 80)))
+  t.equal(heads.length, before, 'the origin has received nothing')
+  if (!answer.startsWith(`HTTP/1.1 ${one.verdict} `)) return
+  t.match(answer, /\r\nConnection: close\r\n/)
+  t.match(answer, /\r\nX-Request-Id: \S+\r\n/)
+  t.match(answer, /\r\nContent-Type: text\/plain/)
+  t.equal(answer.match(/HTTP\/1\.1 /g)?.length, 1, 'one answer')
+  if (one.verdict === '426') t.match(answer, /\r\nSec-WebSocket-Version: 13\r\n/)
+  const event = await refused()
+  if (one.code !== undefined) t.equal(event.code, one.code)
+  t.equal(event.status, Number(one.verdict))
+}
+
+const REQUESTS = [
+  'upgrades.md',
+  'framing.md',
+  'fields.md',
+  'start-lines.md',
+  'handshakes.md',
+  'plain.md',
+] as const
+
+for (const file of REQUESTS) {
+  t.test(file, async (t) => {
+    const stand = await startStand(t)
+    for (const one of casesOf(file)) {
+      const isTaken = one.verdict === 'handoff' || one.verdict === 'plain'
+      await t.test(one.name, (t) => (isTaken ? isPassed : isRefused)(t, stand, one))
+    }
   })
-  const cases = casesOf('requests.md')
-  t.ok(cases.length > 60, `${cases.length} cases`)
-  for (const { name, bytes, verdict, code, has, lacks } of cases) {
-    await t.test(name, async (t) => {
-      const before = heads.length
-      const client = await connectTo(t, address)
-      client.write(bytes)
-      if (verdict === 'handoff' || verdict === 'plain') {
-        const answer = await client.until('\r\n\r\n')
-        t.match(answer, verdict === 'handoff' ? /^HTTP\/1\.1 101 / : /^HTTP\/1\.1 200 /)
-        t.equal(heads.length, before + 1, 'the origin has one request')
-        const head = heads.at(-1) ?? ''
-        for (const part of has) t.ok(head.includes(part), `the origin has ${JSON.stringify(part)}`)
-        for (const part of lacks) t.notOk(head.includes(part), `the origin lacks ${JSON.stringify(part)}`)
-        return
-      }
-      client.end()
-      const answer = await client.all()
-      t.ok(answer.startsWith(`HTTP/1.1 ${verdict} `), JSON.stringify(answer.slice(0, 80)))
-      t.match(answer, /\r\nConnection: close\r\n/)
-      t.match(answer, /\r\nX-Request-Id: \S+\r\n/)
-      t.equal(answer.match(/HTTP\/1\.1 /g)?.length, 1, 'one answer')
-      if (verdict === '426') t.match(answer, /\r\nSec-WebSocket-Version: 13\r\n/)
-      const event = await refused()
-      if (code !== undefined) t.equal(event.code, code)
-      t.equal(event.status, Number(verdict))
-      t.equal(heads.length, before, 'the origin has received nothing')
-    })
+}
+
+/** RFC 9110 section 5.5, RFC 9112 section 3: what may stand nowhere in a head, but for CRLF at the end of a line. */
+const CONTROLS = [...Array.from({ length: 32 }, (_, code) => code), 127]
+
+t.test('each control character in a name, a value and the target is 400', async (t) => {
+  const stand = await startStand(t)
+  for (const code of CONTROLS) {
+    const control = String.fromCharCode(code)
+    const hex = `0x${code.toString(16).padStart(2, '0')}`
+    const places = {
+      name: upgradeRequest({ [`X-Na${control}me`]: '1' }),
+      value: upgradeRequest({ 'X-Name': `a${control}b` }),
+      target: upgradeRequest({}, `/ch${control}at`),
+    }
+    for (const [place, bytes] of Object.entries(places)) {
+      // RFC 9110 section 5.5 lets the tab stand in values; upgrades.md has it.
+      if (place === 'value' && control === '\t') continue
+      await t.test(`${hex} in the ${place}`, (t) =>
+        isRefused(t, stand, { bytes, verdict: '400', code: 'head-malformed' }),
+      )
+    }
   }
 })
 
-t.test('answers', async (t) => {
-  let current: Case | null = null
-  const origins: Peer[] = []
-  const origin = await startOrigin(t, {
-    async answer(peer) {
-      origins.push(peer)
-      await peer.until('\r\n\r\n').catch(() => null)
-      if (current === null) return
-      peer.write(current.bytes)
-      if (current.isClosed) peer.end()
-    },
-  })
-  const { address, refused } = await startTunnel(t, origin.address)
-  const cases = casesOf('answers.md')
-  t.ok(cases.length > 25, `${cases.length} cases`)
-  for (const one of cases) {
-    await t.test(one.name, async (t) => {
-      current = one
-      const client = await connectTo(t, address)
-      client.write(upgradeRequest({ 'Sec-WebSocket-Protocol': 'chat, superchat' }))
-      const isTunnel = one.verdict === '101' || one.verdict === '103'
-      const answer = isTunnel ? await client.until(one.has.at(-1) ?? '\r\n\r\n') : await client.all()
-      t.ok(answer.startsWith(`HTTP/1.1 ${one.verdict} `), JSON.stringify(answer.slice(0, 80)))
-      for (const part of one.has) t.ok(answer.includes(part), `the client has ${JSON.stringify(part)}`)
-      for (const part of one.lacks) t.notOk(answer.includes(part), `the client lacks ${JSON.stringify(part)}`)
-      if (isTunnel) return
-      t.match(answer, /\r\nConnection: close\r\n/)
-      client.write('GET /second HTTP/1.1\r\nHost: chat.test\r\n\r\n')
-      client.end()
-      await client.closed
-      const event = await refused()
-      t.equal(event.code, one.code ?? 'answer-refused')
-      const peer = origins.at(-1)
-      if (peer !== undefined && !one.isClosed) await Promise.race([peer.closed, peer.ended])
-      t.notOk(peer?.text.includes('/second'), 'the origin never sees what the client sends next')
+interface Play {
+  readonly file: string
+  readonly request: string
+  readonly wanted: Wanted
+  /** The code of the refusal where the case names none: on an upgrade everything but a right 101 is one. */
+  readonly usual?: string
+}
+
+const UPGRADE = upgradeRequest({ 'Sec-WebSocket-Protocol': 'chat, superchat' })
+const PLAYS: readonly Play[] = [
+  { file: 'answers.md', request: UPGRADE, wanted: {}, usual: 'answer-wrong' },
+  { file: 'relayed-answers.md', request: UPGRADE, wanted: {}, usual: 'answer-refused' },
+  {
+    file: 'plain-answers.md',
+    request: 'GET /page HTTP/1.1\r\nHost: chat.test\r\nConnection: close\r\n\r\n',
+    wanted: WHOLE_SITE,
+  },
+]
+
+for (const { file, request, wanted, usual } of PLAYS) {
+  t.test(file, async (t) => {
+    let current: Case | null = null
+    const origins: Peer[] = []
+    const origin = await startOrigin(t, {
+      async answer(peer) {
+        origins.push(peer)
+        await peer.until('\r\n\r\n').catch(() => null)
+        if (current === null) return
+        peer.write(current.bytes)
+        if (current.isClosed) peer.end()
+      },
     })
-  }
-})
+    const { address, refused } = await startTunnel(t, origin.address, wanted)
+    for (const one of casesOf(file)) {
+      await t.test(one.name, async (t) => {
+        current = one
+        const client = await connectTo(t, address)
+        client.write(request)
+        const isTunnel = one.has.some((part) => part.includes('101')) || one.verdict === '101'
+        const answer = isTunnel ? await client.until(one.has.at(-1) ?? '\r\n\r\n') : await client.all()
+        const isExpected = one.verdict === '*' || answer.startsWith(`HTTP/1.1 ${one.verdict} `)
+        t.ok(isExpected, JSON.stringify(answer.slice(0, 80)))
+        for (const part of one.has) t.ok(answer.includes(part), `the client has ${JSON.stringify(part)}`)
+        for (const part of one.lacks) t.notOk(answer.includes(part), `it lacks ${JSON.stringify(part)}`)
+        if (isTunnel) return
+        t.match(answer, /\r\nConnection: close\r\n/)
+        client.end('GET /second HTTP/1.1\r\nHost: chat.test\r\n\r\n')
+        await client.closed
+        const code = one.code ?? usual
+        if (code !== undefined && isExpected) t.equal((await refused()).code, code)
+        const peer = origins.at(-1)
+        if (peer !== undefined && !one.isClosed) await Promise.race([peer.closed, peer.ended])
+        t.notOk(peer?.text.includes('/second'), 'the origin never sees what the client sends next')
+      })
+    }
+  })
+}

@@ -40,6 +40,7 @@ export async function ask(
     const { status } = answer.head
     if (status >= 200 || status === 101) return answer
     answer.parser.free()
+    if (status < 100) throw new HeadraceError('answer-malformed', `the status ${status}`)
     client.write(responseBytes({ ...answer.head, fields: endToEnd(answer.head.fields) }))
     first = answer.rest
   }

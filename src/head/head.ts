@@ -80,10 +80,16 @@ const HOP_BY_HOP = new Set([
   'upgrade',
 ])
 
+/** What a message can't be without, whatever `Connection` says: its site, and the length of its body. */
+const NEVER_DROPPED = new Set(['host', 'content-length'])
+
 /** The fields that go on to the next hop: without the hop-by-hop ones and those that `Connection` names. */
 export function endToEnd(fields: readonly Field[], except: readonly string[] = []): Field[] {
   const named = tokensOf(fields, 'connection')
-  return fields.filter(({ key }) => except.includes(key) || !(HOP_BY_HOP.has(key) || named.includes(key)))
+  return fields.filter(({ key }) => {
+    if (except.includes(key) || NEVER_DROPPED.has(key)) return true
+    return !(HOP_BY_HOP.has(key) || named.includes(key))
+  })
 }
 
 /** Head bytes as a latin1 string, ready to be written. */

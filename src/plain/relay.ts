@@ -93,10 +93,16 @@ function relayOnce({ request, response, backend, head, signal }: Attempt): Promi
 
     toOrigin.on('continue', () => response.writeContinue())
     toOrigin.on('information', ({ statusCode, headers }) => {
-      const { link } = headers
-      if (statusCode === 103 && link !== undefined) response.writeEarlyHints({ link })
+      if (statusCode === 103) passHints(headers.link, response)
+    })
+    toOrigin.on('upgrade', (_, socket) => {
+      socket.destroy()
+      reject(new HeadraceError('answer-wrong', 'a 101 that nobody asked for'))
     })
     toOrigin.on('response', (answer) => {
+      const { statusCode = 0 } = answer
+      if (statusCode < 200)
+        return void toOrigin.destroy(new HeadraceError('answer-malformed', `the status ${statusCode}`))
       isAnswered = true
       clearTimeout(timer)
       relayBack(answer, request, response, () => resolve('done'))
@@ -116,6 +122,15 @@ function relayOnce({ request, response, backend, head, signal }: Attempt): Promi
       if (!isAnswered) timer.refresh()
     })
   })
+}
+
+/** Hints are for speed only: those of a form that node does not write are left out. */
+function passHints(link: string | string[] | undefined, response: ServerResponse): void {
+  try {
+    if (link !== undefined) response.writeEarlyHints({ link })
+  } catch {
+    // ERR_INVALID_ARG_VALUE
+  }
 }
 
 /** Streams the body; `progressed` is called whenever a piece of it has arrived. */
@@ -139,7 +154,10 @@ function relayBack(
 ): void {
   const fields = fieldsOf(answer.rawHeaders)
   // HTTP/1.0 knows neither chunks nor trailers: there the end of the body is the end of the connection.
-  const isChunked = request.httpVersion === '1.1' && firstValue(fields, 'transfer-encoding') !== undefined
+  const coding = firstValue(fields, 'transfer-encoding')
+  const isChunked = request.httpVersion === '1.1' && coding !== undefined
+  // Any other coding ends with the connection (RFC 9112 section 6.3).
+  if (coding !== undefined && coding.toLowerCase() !== 'chunked') response.shouldKeepAlive = false
   const kept = endToEnd(fields, isChunked ? ['transfer-encoding', 'trailer'] : [])
   response.writeHead(answer.statusCode ?? 502, answer.statusMessage ?? '', flatFields(kept))
   answer.pipe(response, { end: false })

@@ -12,7 +12,7 @@ import type { ErrorCode } from '../errors.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import { asksForUpgrade } from '../head/handshake.ts'
 import type { RequestHead } from '../head/head.ts'
-import { field, fieldsOf, flatFields, requestBytes } from '../head/head.ts'
+import { field, fieldsOf, flatFields, requestBytes, tokensOf } from '../head/head.ts'
 import type { HeadLimits } from '../head/llhttp.ts'
 import type { LocalAnswer } from '../head/refusal.ts'
 import { closingBytes, reasonPhrase, refusalFor } from '../head/refusal.ts'
@@ -72,6 +72,8 @@ interface Connection {
   decision: PlainDecision | null
   /** Requests whose answer is not complete. */
   open: number
+  /** The newest of them: refuses it, if its body is what turned out to be malformed. */
+  current: { readonly request: IncomingMessage; refuse(error: HeadraceError): void } | null
   /** What waits for them: an upgrade that was sent without waiting for the answers before it. */
   whenAnswered: (() => void) | null
 }
@@ -105,7 +107,7 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     decision: PlainDecision | null,
   ): void {
     const socket = client.transport.release()
-    connections.set(socket, { client, decision, open: 0, whenAnswered: null })
+    connections.set(socket, { client, decision, open: 0, current: null, whenAnswered: null })
     // The socket is node's from here on: nobody else reads it, so that what was read may be put back.
     if (rest !== null) socket.unshift(rest)
     socket.unshift(Buffer.from(requestBytes(head), 'latin1'))
@@ -126,6 +128,14 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     let error: HeadraceError | null = null
     connection.decision = null
     connection.open += 1
+    connection.current = {
+      request,
+      refuse(refused) {
+        error = refused
+        refuse(response, refused, id)
+        gone.abort(refused)
+      },
+    }
     response.on('error', () => {})
     response.on('close', () => {
       connection.open -= 1
@@ -139,6 +149,9 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     try {
       checkCount(head, limits.headFields)
       const checked = checkRequest(head)
+      if (tokensOf(head.fields, 'connection').includes('host')) {
+        throw new HeadraceError('host-invalid', 'Connection names Host')
+      }
       phase = 'decide'
       decision ??= await way.decide(client, checked, gone.signal)
       phase = 'answer'
@@ -177,6 +190,10 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     const refusal = refusalFor(refused, id)
     if (connection === undefined || refusal === null || !socket.writable) {
       socket.destroy()
+      return
+    }
+    if (connection.current !== null && connection.open > 0 && !connection.current.request.complete) {
+      connection.current.refuse(refused)
       return
     }
     connection.whenAnswered = () => {

@@ -124,6 +124,10 @@ export function createWay({ services, tunnels, engine, observer, limits, newId }
     named: string | null,
   ): Promise<void> {
     const { setUp } = course
+    // Node's parser, which read this head if it isn't a connection's first, counts no fields.
+    if (asked.fields.length > limits.headFields) {
+      throw new HeadraceError('head-too-many-fields', `over ${limits.headFields} fields`)
+    }
     const { host, head } = checkRequest(asked)
     checkUpgrade(head)
     const service = serviceOf(host)

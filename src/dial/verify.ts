@@ -37,7 +37,9 @@ export function verified(
       secured.off('close', closed)
       secured.off('error', failed)
     }
+    let isOver = false
     const fail = (reason: unknown) => {
+      isOver = true
       settle()
       secured.on('error', ignore)
       secured.destroy()
@@ -47,10 +49,13 @@ export function verified(
     const closed = () => fail(new HeadraceError('origin-tls-failed', `closed in the handshake, ${label}`))
     const failed = (error: NodeJS.ErrnoException) => fail(troubleOf(error, certHostname, label))
     const succeeded = () => {
-      settle()
       secured.pause()
-      // OpenSSL is still inside the handshake here, and must not be reset in it.
-      setImmediate(resolve, secured)
+      // OpenSSL is still inside the handshake here, and must not be reset in it; what fails until then is still heard.
+      setImmediate(() => {
+        if (isOver) return
+        settle()
+        resolve(secured)
+      })
     }
     secured.once('secureConnect', succeeded)
     secured.once('close', closed)

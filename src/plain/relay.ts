@@ -101,8 +101,11 @@ function relayOnce({ request, response, backend, head, signal }: Attempt): Promi
     })
     toOrigin.on('response', (answer) => {
       const { statusCode = 0 } = answer
-      if (statusCode < 200)
-        return void toOrigin.destroy(new HeadraceError('answer-malformed', `the status ${statusCode}`))
+      if (statusCode < 200) {
+        reject(new HeadraceError('answer-malformed', `the status ${statusCode}`))
+        toOrigin.destroy()
+        return
+      }
       isAnswered = true
       clearTimeout(timer)
       relayBack(answer, request, response, () => resolve('done'))

@@ -6,6 +6,7 @@ import { dirname, join, normalize, relative } from 'node:path'
 const floors = {
   errors: 0,
   end: 0,
+  linux: 0,
   transport: 0,
   accept: 1,
   head: 1,

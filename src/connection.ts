@@ -211,7 +211,6 @@ export function createWay({ services, tunnels, engine, observer, limits, newId }
     const facts = {
       id: setUp.id,
       service: service?.options.id ?? '',
-      engine: engine.name,
       listener: client.listener,
       clientAddress: client.address,
       originAddress: origin.address,
@@ -219,9 +218,9 @@ export function createWay({ services, tunnels, engine, observer, limits, newId }
       phases: setUp.phases,
     }
     const tunnel = new Tunnel(facts, backend, settle)
-    tunnels.add(tunnel)
     const early = { fromClient: held.take(), fromOrigin: answer.rest === null ? [] : [answer.rest] }
     tunnel.splicing = engine.splice(client.transport, origin.transport, early, tunnel)
+    tunnels.add(tunnel)
     return tunnel
   }
 

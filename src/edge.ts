@@ -8,7 +8,8 @@ import type { Listener, ListenerOptions } from './accept/listener.ts'
 import { listen } from './accept/listener.ts'
 import type { Limits } from './connection.ts'
 import { createWay } from './connection.ts'
-import { streamEngine } from './engine/stream.ts'
+import type { EngineChoice } from './engine/choose.ts'
+import { chooseEngine } from './engine/choose.ts'
 import { fieldsOf } from './head/head.ts'
 import type { LogOptions } from './observe/lines.ts'
 import { createLines } from './observe/lines.ts'
@@ -22,8 +23,7 @@ import { Registry } from './tunnel/registry.ts'
 export interface EdgeOptions {
   readonly services: readonly ServiceOptions[]
   readonly limits: Limits
-  /** Which engine is wanted; so far every one is `stream`. */
-  readonly engine: 'auto' | 'sockmap' | 'epoll' | 'stream'
+  readonly engine: EngineChoice
   readonly log: LogOptions
   /** What `close` waits for tunnels to end if it isn't told, in ms. */
   readonly drainTimeoutMs: number
@@ -53,18 +53,20 @@ export interface Edge extends EventEmitter<EdgeEvents> {
 /** After the drain, how long the ends of the rest may take, in ms. */
 const CLOSE_TIMEOUT_MS = 3_000
 
-/** Throws config-invalid. */
+/** Throws config-invalid, or engine-unavailable. */
 export function createEdge(options: EdgeOptions): Edge {
   const events = new EventEmitter<EdgeEvents>()
   const lines = createLines(options.log)
   const tunnels = new Registry()
   const services = options.services.map(createService)
   const listeners: Listener[] = []
+  const { engine, reason } = chooseEngine(options.engine)
+  lines.engine(engine.name, reason)
   const newId = idSource()
   const way = createWay({
     services: serviceTable(services),
     tunnels,
-    engine: streamEngine,
+    engine,
     observer: createObserver(lines, events),
     limits: options.limits,
     newId,

@@ -264,6 +264,13 @@ const table = {
     'a listener could not be opened',
     'choose another address, or free this one',
   ],
+  'engine-unavailable': [
+    null,
+    'operator',
+    'error',
+    'the engine that was asked for cannot run here',
+    'mend what the reason says, or use `engine: auto`',
+  ],
   internal: [500, 'edge', 'error', 'something went wrong inside the edge', 'report this with the log line'],
 } as const satisfies Record<string, readonly [number | null, Who, How, string, string]>
 

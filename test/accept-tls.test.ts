@@ -223,9 +223,9 @@ t.test('after the handshake nothing of ours stays on the connection but its tran
   t.same(getEventListeners(signal, 'abort'), [])
   t.equal(socket.listenerCount('data'), 0)
   t.equal(socket.listenerCount('end'), 1, "net's own")
-  const secured = client?.transport.release()
-  for (const event of ['data', 'readable', 'drain']) t.equal(secured?.listenerCount(event), 0, event)
-  client?.transport.retake()
+  const released = client?.transport.release()
+  for (const event of ['data', 'readable', 'drain']) t.equal(released?.socket.listenerCount(event), 0, event)
+  released?.retake()
   if (client !== null) await greet(t, client, peer)
 })
 

@@ -318,7 +318,7 @@ t.test('nothing of the dial stays behind on a connection', async (t) => {
     backendTo(address, { tls: true, certHostname: 'origin.test' }),
   ]) {
     const { transport } = await dial(backend, NEVER)
-    const socket = transport.release()
+    const { socket } = transport.release()
     for (const event of ['error', 'connect', 'secureConnect']) t.equal(socket.listenerCount(event), 0, event)
     socket.on('error', () => {})
     socket.destroy()

@@ -50,7 +50,8 @@ function deliveringTransport(bytes: Buffer): Transport {
     end: nothing,
     reset: nothing,
     destroy: nothing,
-    retake: nothing,
+    isDetachable: false,
+    detach: () => null,
     release() {
       throw new Error('there is no socket')
     },

@@ -206,11 +206,10 @@ function pemPath(pathOrText: string, folder: string): string {
   return pathOrText.includes('-----BEGIN') ? pathOrText : resolve(folder, pathOrText)
 }
 
-function noticeFor({ admin, workers, engine, stateDirectory }: ConfigShape): string {
+function noticeFor({ admin, workers, stateDirectory }: ConfigShape): string {
   const idle = [
     ...(admin === undefined ? [] : ['admin']),
     ...(typeof workers === 'number' && workers > 1 ? [`workers: ${workers}`] : []),
-    ...(engine === 'epoll' || engine === 'sockmap' ? [`engine: ${engine}`] : []),
     ...(stateDirectory === undefined ? [] : ['stateDirectory']),
   ]
   if (idle.length === 0) return ''

@@ -14,8 +14,10 @@
 import type { How, Who } from '../end.ts'
 import type { Transport } from '../transport/transport.ts'
 
+export type EngineName = 'stream' | 'epoll' | 'sockmap'
+
 export interface Engine {
-  readonly name: 'stream' | 'epoll' | 'sockmap'
+  readonly name: EngineName
   /**
    * Takes over both transports and closes them in the end. The early bytes of each side are delivered first, in order.
    * `owner.spliceEnded` is called exactly once, never inside this call.
@@ -40,10 +42,30 @@ export interface SpliceEnd {
   readonly error: string
 }
 
+/** After stop('fin'), how long the other sides may take to close as well, in ms. */
+export const STOP_TIMEOUT_MS = 2_000
+
 export interface Splicing {
+  /** What moves its bytes: a kernel engine leaves to `stream` what the system alone can't carry, such as TLS. */
+  readonly engine: EngineName
   /** Bytes taken from each side so far, early ones included. */
   readonly clientToOrigin: number
   readonly originToClient: number
   /** Ends it from outside: in order (FIN to both, what is buffered is still sent) or at once (RST). */
   stop(how: 'fin' | 'reset'): void
+}
+
+/** What the system's error says about an end. */
+export function howOf(error: string): How {
+  switch (error) {
+    case 'ECONNRESET':
+    // A write that met the RST first, or a RST behind a FIN.
+    case 'EPIPE':
+      return 'reset'
+    // TCP keep-alive, or bytes that were never acknowledged: the other side is dead.
+    case 'ETIMEDOUT':
+      return 'timeout'
+    default:
+      return 'error'
+  }
 }

@@ -2,12 +2,9 @@
 // one does not take more, the other is not read (node's high-water marks and the kernel's buffers are all that is held).
 // Three small objects per tunnel: the splicing and its two directions.
 
-import type { How } from '../end.ts'
 import type { Reader, Transport } from '../transport/transport.ts'
 import type { EarlyBytes, Engine, SpliceEnd, SpliceOwner, Splicing } from './engine.ts'
-
-/** After stop('fin'), how long the other sides may take to close as well, in ms. */
-const STOP_TIMEOUT_MS = 2_000
+import { howOf, STOP_TIMEOUT_MS } from './engine.ts'
 
 export const streamEngine: Engine = {
   name: 'stream',
@@ -30,6 +27,10 @@ class StreamSplicing implements Splicing {
     this.fromOrigin = new Direction(this, origin, client)
     this.fromClient.start(early.fromClient)
     this.fromOrigin.start(early.fromOrigin)
+  }
+
+  get engine(): 'stream' {
+    return 'stream'
   }
 
   get clientToOrigin(): number {
@@ -62,7 +63,7 @@ class StreamSplicing implements Splicing {
     if (isOpen && (error !== undefined || this.end === null)) {
       this.end = {
         who: this.sideOf(direction),
-        how: howOf(error),
+        how: howOf(error?.code ?? ''),
         error: error?.code ?? error?.message ?? '',
       }
     }
@@ -128,19 +129,5 @@ class Direction implements Reader {
 
   closed(error: NodeJS.ErrnoException | undefined): void {
     this.splicing.sideClosed(this, error)
-  }
-}
-
-function howOf(error: NodeJS.ErrnoException | undefined): How {
-  switch (error?.code) {
-    case 'ECONNRESET':
-    // A write that met the RST first.
-    case 'EPIPE':
-      return 'reset'
-    // TCP keep-alive, or bytes that were never acknowledged: the other side is dead.
-    case 'ETIMEDOUT':
-      return 'timeout'
-    default:
-      return 'error'
   }
 }

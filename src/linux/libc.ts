@@ -23,6 +23,10 @@ export interface Libc {
   getrlimit(resource: number, limit: Memory): number
   getsockname(fd: number, address: Memory, size: Memory): number
   getsockopt(fd: number, level: number, option: number, value: Memory, size: Memory): number
+  /** The text of an address, null if the family is wrong (inet_ntop(3)). */
+  inet_ntop(family: number, address: Memory, text: Memory, size: number): string | null
+  /** 1, or 0 if the text is no address (inet_pton(3)). */
+  inet_pton(family: number, text: string, address: Memory): number
   ioctl(fd: number, request: number, value: Memory): number
   listen(fd: number, backlog: number): number
   pipe2(fds: Memory, flags: number): number
@@ -62,6 +66,8 @@ const SIGNATURES = [
   'int getrlimit(int resource, void *limit)',
   'int getsockname(int fd, void *address, void *size)',
   'int getsockopt(int fd, int level, int option, void *value, void *size)',
+  'const char *inet_ntop(int family, void *address, void *text, uint32_t size)',
+  'int inet_pton(int family, const char *text, void *address)',
   'int ioctl(int fd, unsigned long request, void *value)',
   'int listen(int fd, int backlog)',
   'int pipe2(void *fds, int flags)',

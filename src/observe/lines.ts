@@ -44,6 +44,8 @@ export interface Lines {
   /** Something that an operator should mend, and that stopped nothing. */
   trouble(error: HeadraceError): void
   failure(what: string, error: unknown): void
+  /** What moves the bytes of plain tunnels, and why it is that. */
+  engine(name: string, reason: string): void
 }
 
 export function createLines(options: LogOptions): Lines {
@@ -82,16 +84,19 @@ export function createLines(options: LogOptions): Lines {
     failure(what, error) {
       log.error({ err: error }, what)
     },
+    engine(name, reason) {
+      log.info({ engine: name, reason }, 'engine chosen')
+    },
   }
 }
 
-function whoAndWhere({ facts, backend }: Tunnel) {
-  const { id, service, engine, listener, clientAddress: client, originAddress: origin } = facts
+function whoAndWhere({ facts, backend, splicing }: Tunnel) {
+  const { id, service, listener, clientAddress: client, originAddress: origin } = facts
   return {
     id,
     service,
     backend: backend.options.name,
-    engine,
+    engine: splicing?.engine,
     listener,
     client,
     origin,

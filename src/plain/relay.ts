@@ -35,7 +35,7 @@ class BackendPool extends Agent {
   async #connect(callback?: (error: Error | null, stream: Duplex) => void): Promise<void> {
     try {
       const { transport } = await dial(this.backend, new AbortController().signal)
-      const socket = transport.release()
+      const { socket } = transport.release()
       socket.on('close', () => hangUp(this.backend))
       // An origin's FIN ends a pooled connection.
       socket.allowHalfOpen = false

@@ -18,6 +18,7 @@ import type { LocalAnswer } from '../head/refusal.ts'
 import { closingBytes, reasonPhrase, refusalFor } from '../head/refusal.ts'
 import type { Checked } from '../head/request.ts'
 import { checkRequest } from '../head/request.ts'
+import type { Released } from '../transport/transport.ts'
 import { relayRequest } from './relay.ts'
 
 export type PlainDecision =
@@ -69,6 +70,7 @@ const KEEP_ALIVE_TIMEOUT_MS = 60_000
 
 interface Connection {
   readonly client: Client
+  readonly released: Released
   decision: PlainDecision | null
   /** Requests whose answer is not complete. */
   open: number
@@ -106,8 +108,9 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     rest: Buffer | null,
     decision: PlainDecision | null,
   ): void {
-    const socket = client.transport.release()
-    connections.set(socket, { client, decision, open: 0, current: null, whenAnswered: null })
+    const released = client.transport.release()
+    const { socket } = released
+    connections.set(socket, { client, released, decision, open: 0, current: null, whenAnswered: null })
     // The socket is node's from here on: nobody else reads it, so that what was read may be put back.
     if (rest !== null) socket.unshift(rest)
     socket.unshift(Buffer.from(requestBytes(head), 'latin1'))
@@ -166,11 +169,10 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
   function takeBack(request: IncomingMessage, socket: Duplex, rest: Buffer): void {
     const connection = connections.get(socket)
     if (connection === undefined) return void socket.destroy()
-    const { client } = connection
     const head = headOf(request)
     const remaining = rest.length > 0 ? rest : null
     // Node has let go of the socket. From here on it must be watched and not flow.
-    client.transport.retake()
+    const client = { ...connection.client, transport: connection.released.retake() }
     connection.whenAnswered = () => {
       connections.delete(socket)
       // The answer before it ended the connection: what follows a `Connection: close` is not looked at.

@@ -2,7 +2,8 @@
 // No closure per socket: the listeners stand at the foot of the file and find their transport through a symbol.
 
 import type { Socket } from 'node:net'
-import type { Reader, Transport } from './transport.ts'
+import { F_DUPFD_CLOEXEC, libc } from '../linux/libc.ts'
+import type { Detached, Reader, Released, Transport } from './transport.ts'
 
 const kTransport = Symbol('transport')
 
@@ -73,7 +74,7 @@ class NodeTransport implements Transport {
     this.socket.destroy()
   }
 
-  release(): Socket {
+  release(): Released {
     const { socket } = this
     socket.pause()
     socket.off('data', socketOnData)
@@ -82,7 +83,41 @@ class NodeTransport implements Transport {
     socket.off('error', socketOnError)
     socket.off('close', socketOnClose)
     this.reader = null
-    return socket
+    return {
+      socket,
+      retake: () => {
+        this.retake()
+        return this
+      },
+    }
+  }
+
+  // Without TLS, and with an address, which Unix sockets have not. A FIN that was read before is read again.
+  get isDetachable(): boolean {
+    const { socket } = this
+    return (
+      this.wire === socket &&
+      socket.writable &&
+      socket.writableLength === 0 &&
+      socket.localAddress !== undefined
+    )
+  }
+
+  /**
+   * In this order no byte is lost or overtaken: the duplicate shares the connection and what it still brings; paused and
+   * without listeners, what node had read is taken out; only then libuv closes its own descriptor, which sends nothing
+   * as long as the duplicate is open (close(2)). All of it in one turn, in which node reads nothing.
+   */
+  detach(): Detached | null {
+    const { socket } = this
+    const descriptor = libc().fcntl(descriptorOf(socket), F_DUPFD_CLOEXEC, 0)
+    if (descriptor === -1) return null
+    this.release()
+    socket.on('error', ignore)
+    const unread: Buffer[] = []
+    for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) unread.push(chunk)
+    socket.destroy()
+    return { descriptor, unread }
   }
 
   retake(): void {
@@ -102,6 +137,13 @@ function resetBelowTls(socket: Socket, wire: Socket): void {
   wire.resetAndDestroy()
   socket.destroy()
 }
+
+/** Node has no public name for it. Kernel engines need it, and nobody else. */
+function descriptorOf(socket: Socket): number {
+  return (socket as Socket & { readonly _handle: { readonly fd: number } })._handle.fd
+}
+
+function ignore(): void {}
 
 function socketOnData(this: Socket, chunk: Buffer): void {
   transportOf(this).reader?.data(chunk)

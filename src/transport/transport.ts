@@ -43,10 +43,28 @@ export interface Transport {
   /** True from the moment when both directions are over. */
   readonly isClosed: boolean
   /**
-   * Gives up the node socket below, paused and with no listener of ours left on it. The caller owns it from now on.
-   * Bytes that node had read already come first when the socket is read.
+   * Gives the connection to somebody who wants a node socket: paused, and with no listener of ours left on it. It is
+   * theirs from now on. Bytes that were read already come first when the socket is read.
    */
-  release(): Socket
-  /** Takes the released socket back, paused; whoever had it has left no listener on it. */
-  retake(): void
+  release(): Released
+  /** True if the system alone can carry it on: TCP, open both ways, and with nothing that still waits to be written. */
+  readonly isDetachable: boolean
+  /**
+   * Gives the connection up as a bare descriptor; only when `isDetachable`. From here on nobody in this process reads or
+   * writes it but its new owner, who closes it, and nothing of this goes out on the wire. Null, and nothing has
+   * changed, if the process has no descriptor left for it.
+   */
+  detach(): Detached | null
+}
+
+export interface Released {
+  readonly socket: Socket
+  /** Takes the socket back, paused; whoever had it has left no listener on it. */
+  retake(): Transport
+}
+
+export interface Detached {
+  readonly descriptor: number
+  /** What was read from the connection and told to nobody: it comes before what the descriptor still has. */
+  readonly unread: readonly Buffer[]
 }

@@ -18,7 +18,6 @@ export interface Phases {
 export interface TunnelFacts {
   readonly id: string
   readonly service: string
-  readonly engine: string
   readonly listener: string
   /** The client's IP address; '' on a Unix socket. */
   readonly clientAddress: string

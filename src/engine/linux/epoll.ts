@@ -1,0 +1,30 @@
+// The engine `epoll`: the takeover of two established connections by the relay thread.
+//
+// Up to `detach` a connection is node's or the loop's, from then on the relay's, never both. In order come: what had been
+// read and handed to us (early bytes), what had been read and told to nobody (unread), what the descriptor still has.
+// Nothing that was written waits in the process when `detach` is asked for, so that the relay's first send comes after it.
+
+import { loop } from '../../linux/loop.ts'
+import { descriptorTransport } from '../../transport/descriptor.ts'
+import type { Engine } from '../engine.ts'
+import { streamEngine } from '../stream.ts'
+import { kernel } from './kernel.ts'
+
+/** Throws an Error that says in words why it can't run here. */
+export function createEpollEngine(): Engine {
+  const relay = kernel()
+  return {
+    name: 'epoll',
+    splice(client, origin, early, owner) {
+      const carriesOn = client.isDetachable && origin.isDetachable && relay.hasRoom
+      const ofClient = carriesOn ? client.detach() : null
+      if (ofClient === null) return streamEngine.splice(client, origin, early, owner)
+      const ofOrigin = origin.detach()
+      if (ofOrigin !== null) return relay.begin(ofClient, ofOrigin, early, owner, 'epoll')
+      // The last descriptor went to the other side: it carries on where it was.
+      const back = descriptorTransport(loop(), ofClient.descriptor)
+      const fromClient = [...early.fromClient, ...ofClient.unread]
+      return streamEngine.splice(back, origin, { ...early, fromClient }, owner)
+    },
+  }
+}

@@ -1,0 +1,285 @@
+// The main thread's side of the kernel engines: it gives tunnels to the relay thread, reads their counters, and hears of
+// their ends. One relay for a process, started with its first engine and kept until the process ends: this module's only
+// state.
+
+import { setTimeout } from 'node:timers'
+import { MessageChannel, Worker } from 'node:worker_threads'
+import type { Libc } from '../../linux/libc.ts'
+import {
+  EFD_CLOEXEC,
+  EFD_NONBLOCK,
+  EPOLL_CLOEXEC,
+  EPOLLET,
+  EPOLLIN,
+  errorName,
+  LINGER_RST,
+  MSG_NOSIGNAL,
+  RLIMIT_NOFILE,
+  SO_LINGER,
+  SOL_SOCKET,
+  systemError,
+} from '../../linux/libc.ts'
+import type { Watcher } from '../../linux/loop.ts'
+import { loop } from '../../linux/loop.ts'
+import type { Detached } from '../../transport/transport.ts'
+import type { EarlyBytes, SpliceEnd, SpliceOwner, Splicing } from '../engine.ts'
+import { howOf, STOP_TIMEOUT_MS } from '../engine.ts'
+import type { Order } from './orders.ts'
+import { register } from './registration.ts'
+import { WAKE } from './relay.ts'
+import type { Tables } from './tables.ts'
+import {
+  createTables,
+  ENDED_BY_EDGE,
+  endWord,
+  errorOfEnd,
+  SIGNALLED,
+  STOPPED,
+  takeEnded,
+  wasReset,
+  whoEnded,
+} from './tables.ts'
+import type { ThreadData } from './thread.ts'
+
+/** More tunnels than any process has held yet. */
+const SLOTS_LIMIT = 512 * 1024
+
+const WHO = ['client', 'origin', 'operator', 'edge'] as const
+const ONE = new BigUint64Array([1n])
+
+export class Kernel implements Watcher {
+  readonly calls: Libc
+  readonly tables: Tables
+  readonly #epoll: number
+  readonly #wake: number
+  readonly #endings: number
+  readonly #orders: MessageChannel
+  readonly #worker: Worker
+  /** By slot. */
+  readonly #open: (KernelSplicing | undefined)[] = []
+  /** Slots that were used before and are free. */
+  readonly #free: number[] = []
+  #size = 0
+  /** False from when the relay's thread has failed on: then nothing more is given to it. */
+  isRunning = true
+
+  constructor() {
+    const { calls } = loop()
+    this.calls = calls
+    this.tables = createTables(slotsOf(calls))
+    this.#epoll = checked(calls, calls.epoll_create1(EPOLL_CLOEXEC), 'epoll_create1')
+    this.#wake = checked(calls, calls.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), 'eventfd')
+    this.#endings = checked(calls, calls.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), 'eventfd')
+    register(calls, this.#epoll, this.#wake, WAKE, 0)
+    // Edge-triggered, every write is an edge: nobody needs to read them (eventfd(2)).
+    loop().watchAlways(this.#endings, this, EPOLLIN | EPOLLET)
+    this.#orders = new MessageChannel()
+    this.#orders.port1.unref()
+    this.#worker = this.#startThread()
+  }
+
+  #startThread(): Worker {
+    const { port2 } = this.#orders
+    const workerData: ThreadData = {
+      tables: this.tables,
+      epoll: this.#epoll,
+      endings: this.#endings,
+      orders: port2,
+    }
+    const worker = new Worker(new URL('./thread.js', import.meta.url), {
+      name: 'relay',
+      workerData,
+      transferList: [port2],
+      // What it makes is short-lived and small; a large nursery would only be memory.
+      resourceLimits: { maxYoungGenerationSizeMb: 1 },
+    })
+    worker.unref()
+    worker.on('error', (error) => this.#fail(error))
+    // A thread that sleeps in a system call would keep the process from its exit.
+    process.once('exit', () => this.#stop())
+    return worker
+  }
+
+  /**
+   * Begins a tunnel. Null if there is no slot for it, and nothing has changed. Early bytes are sent here; what was read
+   * from the connections before, and not told to anybody, comes next; then what the descriptors bring.
+   */
+  begin(
+    client: Detached,
+    origin: Detached,
+    early: EarlyBytes,
+    owner: SpliceOwner,
+    engine: 'epoll',
+  ): Splicing {
+    const slot = this.#free.pop() ?? this.#open.length
+    const { descriptors, bytes, generations } = this.tables
+    const generation = ((generations[slot] as number) + 1) | 0
+    const splicing = new KernelSplicing(this, owner, slot, generation, engine)
+    this.#open[slot] = splicing
+    this.#size += 1
+    if (this.#size === 1) this.#worker.ref()
+    const fromClient = [...early.fromClient, ...client.unread]
+    const fromOrigin = [...early.fromOrigin, ...origin.unread]
+    descriptors[slot * 2] = client.descriptor
+    descriptors[slot * 2 + 1] = origin.descriptor
+    bytes[slot * 2] = lengthOf(fromClient)
+    bytes[slot * 2 + 1] = lengthOf(fromOrigin)
+    Atomics.store(generations, slot, generation)
+    const toOrigin = this.#send(origin.descriptor, fromClient)
+    const toClient = this.#send(client.descriptor, fromOrigin)
+    if (toClient !== null || toOrigin !== null) {
+      this.order({ kind: 'begin', slot, generation, toClient, toOrigin })
+    } else if (!this.#register(slot, generation)) {
+      this.#abandon(slot, this.calls.errno())
+    }
+    return splicing
+  }
+
+  /** True if there is room for one more. */
+  get hasRoom(): boolean {
+    return this.isRunning && this.#size < this.tables.slots
+  }
+
+  order(order: Order): void {
+    this.#orders.port1.postMessage(order)
+    this.calls.write(this.#wake, ONE, 8)
+  }
+
+  /** Tunnels have ended. */
+  ready(): void {
+    Atomics.store(this.tables.cursor, SIGNALLED, 0)
+    for (let slot = takeEnded(this.tables); slot !== -1; slot = takeEnded(this.tables)) {
+      this.#settle(slot, this.tables.ends[slot] as number)
+    }
+  }
+
+  #settle(slot: number, word: number): void {
+    const splicing = this.#open[slot]
+    this.#open[slot] = undefined
+    this.#free.push(slot)
+    this.#size -= 1
+    if (this.#size === 0) this.#worker.unref()
+    splicing?.over(word)
+  }
+
+  /** Sends what it can; the rest, or what met an error, is the relay's to send. Null if nothing is left. */
+  #send(descriptor: number, chunks: readonly Buffer[]): Uint8Array | null {
+    if (chunks.length === 0) return null
+    const all = Buffer.concat(chunks)
+    const sent = Math.max(0, this.calls.send(descriptor, all, all.length, MSG_NOSIGNAL))
+    // A copy of its own, which a message can carry.
+    return sent === all.length ? null : Uint8Array.prototype.slice.call(all, sent)
+  }
+
+  #register(slot: number, generation: number): boolean {
+    const { descriptors } = this.tables
+    return [slot * 2, slot * 2 + 1].every((side) =>
+      register(this.calls, this.#epoll, descriptors[side] as number, side, generation),
+    )
+  }
+
+  /** Closes what the relay does not have, or has lost; the owner is told later, in no call of its own. */
+  #abandon(slot: number, error: number): void {
+    for (const side of [slot * 2, slot * 2 + 1]) {
+      const descriptor = this.tables.descriptors[side] as number
+      if (descriptor === -1) continue
+      this.calls.setsockopt(descriptor, SOL_SOCKET, SO_LINGER, LINGER_RST, LINGER_RST.byteLength)
+      this.calls.close(descriptor)
+      this.tables.descriptors[side] = -1
+    }
+    setImmediate(() => this.#settle(slot, endWord(ENDED_BY_EDGE, true, error)))
+  }
+
+  /** The relay's thread has failed, which is a mistake of ours: its tunnels end, new ones are somebody else's. */
+  #fail(error: Error): void {
+    this.isRunning = false
+    this.ready()
+    for (const [slot, splicing] of this.#open.entries()) if (splicing !== undefined) this.#abandon(slot, 0)
+    process.emitWarning(
+      `the relay thread has failed, its tunnels were reset: ${error.stack}`,
+      'HeadraceWarning',
+    )
+  }
+
+  #stop(): void {
+    Atomics.store(this.tables.cursor, STOPPED, 1)
+    this.calls.write(this.#wake, ONE, 8)
+  }
+}
+
+/** One object for each tunnel, in which the main thread keeps what it has to know. */
+class KernelSplicing implements Splicing {
+  readonly kernel: Kernel
+  readonly owner: SpliceOwner
+  readonly slot: number
+  readonly generation: number
+  readonly engine: 'epoll'
+  /** Kept from the tables when it is over, since its slot goes to another. */
+  finalBytes: readonly [number, number] | null = null
+
+  constructor(kernel: Kernel, owner: SpliceOwner, slot: number, generation: number, engine: 'epoll') {
+    this.kernel = kernel
+    this.owner = owner
+    this.slot = slot
+    this.generation = generation
+    this.engine = engine
+  }
+
+  get clientToOrigin(): number {
+    return this.finalBytes?.[0] ?? (this.kernel.tables.bytes[this.slot * 2] as number)
+  }
+
+  get originToClient(): number {
+    return this.finalBytes?.[1] ?? (this.kernel.tables.bytes[this.slot * 2 + 1] as number)
+  }
+
+  stop(how: 'fin' | 'reset'): void {
+    if (this.finalBytes !== null) return
+    const { slot, generation } = this
+    if (how === 'reset') return void this.kernel.order({ kind: 'cut', slot, generation, isReset: true })
+    this.kernel.order({ kind: 'finish', slot, generation })
+    setTimeout(cut, STOP_TIMEOUT_MS, this).unref()
+  }
+
+  over(word: number): void {
+    this.finalBytes = [this.clientToOrigin, this.originToClient]
+    this.owner.spliceEnded(endOf(word))
+  }
+}
+
+function cut({ kernel, slot, generation, finalBytes }: KernelSplicing): void {
+  if (finalBytes === null) kernel.order({ kind: 'cut', slot, generation, isReset: false })
+}
+
+function endOf(word: number): SpliceEnd {
+  const who = WHO[whoEnded(word)] ?? 'edge'
+  const number = errorOfEnd(word)
+  const error = number === 0 ? '' : errorName(number)
+  if (who === 'operator') return { who, how: wasReset(word) ? 'reset' : 'fin', error }
+  return { who, how: wasReset(word) ? howOf(error) : 'fin', error }
+}
+
+function lengthOf(chunks: readonly Buffer[]): number {
+  return chunks.reduce((sum, chunk) => sum + chunk.length, 0)
+}
+
+/** Two descriptors for each tunnel: as many as the process may have (getrlimit(2)). */
+function slotsOf(calls: Libc): number {
+  const limits = new BigUint64Array(2)
+  checked(calls, calls.getrlimit(RLIMIT_NOFILE, limits), 'getrlimit')
+  const half = (limits[0] as bigint) / 2n
+  return half < BigInt(SLOTS_LIMIT) ? Number(half) : SLOTS_LIMIT
+}
+
+function checked(calls: Libc, result: number, call: string): number {
+  if (result === -1) throw systemError(calls.errno(), call)
+  return result
+}
+
+let started: Kernel | undefined
+
+/** Throws an Error that says in words why there can't be one. */
+export function kernel(): Kernel {
+  started ??= new Kernel()
+  return started
+}

@@ -1,0 +1,16 @@
+// What the main thread tells the relay, but for new tunnels, which it registers itself: rare things, as messages that the
+// relay takes when its eventfd wakes it.
+
+export type Order =
+  /** Begins a tunnel for which bytes are left over that its sides did not take at once. */
+  | {
+      readonly kind: 'begin'
+      readonly slot: number
+      readonly generation: number
+      readonly toClient: Uint8Array | null
+      readonly toOrigin: Uint8Array | null
+    }
+  /** FIN to both sides, after what is kept for them. */
+  | { readonly kind: 'finish'; readonly slot: number; readonly generation: number }
+  /** Closed now. */
+  | { readonly kind: 'cut'; readonly slot: number; readonly generation: number; readonly isReset: boolean }

@@ -1,0 +1,333 @@
+// The relay: one loop that moves the bytes of all tunnels, in a thread of its own, asleep while nothing comes. Each
+// descriptor is registered once, edge-triggered (epoll(7)): an edge is remembered as READABLE until reading says EAGAIN.
+// A direction is one recv and one send for each edge; what the other side does not take at once is kept, and its source is
+// not read until EPOLLOUT says that it went on. Bulk goes through a pipe. All state is in arrays indexed by side
+// (tables.ts): an idle tunnel costs some bytes and no object.
+//
+//   source        READABLE ──recv──▶ send ──all──▶ again, until EAGAIN or a turn's share is done
+//                                      └─part──▶ kept for the sink ──EPOLLOUT──▶ sent ──▶ READABLE goes on
+//   FIN of it     ENDED, and FIN for the sink behind all its bytes (FINISHED); both sides ENDED and FINISHED: over
+//   RST of it     what it had sent before is given to the sink, then RST: over
+
+import type { Libc } from '../../linux/libc.ts'
+import {
+  EAGAIN,
+  EPOLLERR,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  EPOLLRDHUP,
+  EVENT_DATA,
+  EVENT_WORDS,
+  LINGER_RST,
+  MSG_NOSIGNAL,
+  SHUT_WR,
+  SO_ERROR,
+  SO_LINGER,
+  SOL_SOCKET,
+  SPLICE_F_MOVE,
+  SPLICE_F_NONBLOCK,
+} from '../../linux/libc.ts'
+import type { Pipe } from './pipes.ts'
+import { createPipes, PIPE_BYTES } from './pipes.ts'
+import type { Tables } from './tables.ts'
+import { ENDED_BY_OPERATOR, endWord, pushEnded } from './tables.ts'
+
+// What is known of a side, as bits.
+
+/** There may be something to read. */
+const READABLE = 1
+/** Its FIN or error stands behind its bytes and has no edge of its own: read until it comes. */
+const HAS_END_AHEAD = 2
+/** Its FIN was read. */
+const ENDED = 4
+/** It has our FIN. */
+const FINISHED = 8
+/** It gets our FIN as soon as all that is kept for it has gone; what else comes for it is dropped: an operator's end. */
+const FINISHING = 16
+/** Its bytes come in bulk: read by splice(2). */
+const BULK = 32
+/** Waits for its next turn. */
+const QUEUED = 64
+
+const SCRATCH_BYTES = 64 * 1024
+/** Reads of one side before the others have their turn; through a pipe each may be 16 times as much. */
+const READS_PER_TURN = 16
+const SPLICES_PER_TURN = 4
+const BATCH = 512
+const SPLICE_FLAGS = SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+
+export interface Relay {
+  /** Waits for events, and serves each once. */
+  turn(): void
+  /** Bytes that are sent to a side before any others; before its first event. */
+  keep(side: number, bytes: Buffer): void
+  /** FIN to both sides, after what is kept; what comes from now on is dropped. */
+  finish(slot: number): void
+  /** Both sides are closed now, with RST or without. */
+  cut(slot: number, isReset: boolean): void
+}
+
+/** An index of no side: the event is for the thread itself. */
+export const WAKE = -1
+
+export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: () => void): Relay {
+  const { descriptors, bytes, generations } = tables
+  const { recv, send, splice, epoll_wait } = calls
+  const events = new Int32Array(BATCH * EVENT_WORDS)
+  const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES)
+  const flags = new Uint8Array(tables.slots * 2)
+  /** By slot: which side's FIN came first, plus one. */
+  const first = new Uint8Array(tables.slots)
+  const pipes = createPipes(calls)
+  /** By sink: what it did not take. Few tunnels have any at a time. */
+  const kept = new Map<number, Buffer>()
+  /** By source. */
+  const filled = new Map<number, Pipe>()
+  let queue: number[] = []
+
+  function turn(): void {
+    const count = epoll_wait(epoll, events, BATCH, queue.length > 0 ? 0 : -1)
+    for (let index = 0; index < count; index += 1) {
+      const at = index * EVENT_WORDS
+      const side = events[at + EVENT_DATA] as number
+      if (side === WAKE) woken()
+      else if (Atomics.load(generations, side >> 1) === events[at + EVENT_DATA + 1]) {
+        serve(side, events[at] as number)
+      }
+    }
+    serveQueue()
+  }
+
+  function serveQueue(): void {
+    if (queue.length === 0) return
+    const sides = queue
+    queue = []
+    for (const side of sides) {
+      flags[side] = flagsOf(side) & ~QUEUED
+      pump(side)
+    }
+  }
+
+  function serve(side: number, seen: number): void {
+    if (isOver(side)) return
+    if (seen & EPOLLOUT && (kept.size > 0 || filled.size > 0)) flush(side)
+    if (seen & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+      const ahead = seen & ~(EPOLLIN | EPOLLOUT) ? READABLE | HAS_END_AHEAD : READABLE
+      flags[side] = flagsOf(side) | ahead
+      pump(side)
+    }
+    // Reading has told of the RST, unless the other side takes nothing, or a FIN was read before.
+    if (seen & EPOLLERR && !isOver(side)) {
+      const error = pendingError(side)
+      if (error !== 0) fail(side, error)
+    }
+  }
+
+  /** Moves what `side` has sent to the other side. */
+  function pump(side: number): void {
+    if (isOver(side) || (kept.size > 0 && kept.has(side ^ 1))) return
+    const known = flagsOf(side)
+    if (known & BULK) pumpBulk(side)
+    else if ((known & (READABLE | ENDED)) === READABLE) pumpCopies(side)
+  }
+
+  function pumpCopies(side: number): void {
+    for (let count = 0; count < READS_PER_TURN; count += 1) {
+      const size = recv(descriptorOf(side), scratch, SCRATCH_BYTES, 0)
+      if (size <= 0) return void stopped(side, size)
+      bytes[side] = (bytes[side] as number) + size
+      if (!pass(side ^ 1, size)) return
+      if (size < SCRATCH_BYTES) {
+        // A short read has emptied it; what comes later has an edge of its own.
+        if ((flagsOf(side) & HAS_END_AHEAD) === 0) {
+          flags[side] = flagsOf(side) & ~READABLE
+          return
+        }
+      } else if (startBulk(side)) return void pumpBulk(side)
+    }
+    enqueue(side)
+  }
+
+  /** Sends what is in the scratch buffer; false if not all of it could be. */
+  function pass(side: number, size: number): boolean {
+    if (flagsOf(side) & (FINISHED | FINISHING)) return true
+    const sent = send(descriptorOf(side), scratch, size, MSG_NOSIGNAL)
+    if (sent === size) return true
+    const error = sent === -1 ? calls.errno() : EAGAIN
+    if (error === EAGAIN) kept.set(side, Buffer.from(scratch.subarray(Math.max(sent, 0), size)))
+    else fail(side, error)
+    return false
+  }
+
+  /** Reading gave no bytes: a FIN, nothing more for now, or an error. */
+  function stopped(side: number, size: number): void {
+    if (size === 0) return void ended(side)
+    const error = calls.errno()
+    if (error === EAGAIN) flags[side] = flagsOf(side) & ~READABLE
+    else fail(side, error)
+  }
+
+  function startBulk(side: number): boolean {
+    if (flagsOf(side ^ 1) & (FINISHED | FINISHING)) return false
+    const pipe = pipes.take()
+    if (pipe === null) return false
+    filled.set(side, pipe)
+    flags[side] = flagsOf(side) | BULK
+    return true
+  }
+
+  function pumpBulk(side: number): void {
+    const pipe = filled.get(side) as Pipe
+    for (let count = 0; count < SPLICES_PER_TURN; count += 1) {
+      if (pipe.held === 0 && !fill(side, pipe)) return
+      const moved = splice(pipe.output, null, descriptorOf(side ^ 1), null, pipe.held, SPLICE_FLAGS)
+      if (moved === -1) {
+        if (calls.errno() !== EAGAIN) fail(side ^ 1, calls.errno())
+        return
+      }
+      pipe.held -= moved
+    }
+    enqueue(side)
+  }
+
+  /** False when there is nothing to fill it with: the pipe is given back then. */
+  function fill(side: number, pipe: Pipe): boolean {
+    const size = splice(descriptorOf(side), null, pipe.input, null, PIPE_BYTES, SPLICE_FLAGS)
+    if (size > 0) {
+      pipe.held = size
+      bytes[side] = (bytes[side] as number) + size
+      return true
+    }
+    const error = size === -1 ? calls.errno() : 0
+    endBulk(side)
+    if (size === 0) ended(side)
+    else if (error === EAGAIN) flags[side] = flagsOf(side) & ~READABLE
+    else fail(side, error)
+    return false
+  }
+
+  function endBulk(side: number): void {
+    const pipe = filled.get(side)
+    if (pipe === undefined) return
+    filled.delete(side)
+    pipes.give(pipe)
+    flags[side] = flagsOf(side) & ~BULK
+  }
+
+  /** `side` takes bytes again: first what is kept for it, then what its other side has. */
+  function flush(side: number): void {
+    const waiting = kept.get(side)
+    if (waiting !== undefined) {
+      const sent = send(descriptorOf(side), waiting, waiting.length, MSG_NOSIGNAL)
+      if (sent === -1) {
+        if (calls.errno() !== EAGAIN) fail(side, calls.errno())
+        return
+      }
+      if (sent < waiting.length) return void kept.set(side, waiting.subarray(sent))
+      kept.delete(side)
+      if (flagsOf(side) & FINISHING) return void shut(side)
+    }
+    pump(side ^ 1)
+  }
+
+  /** All that came before the FIN of `side` has been sent on. */
+  function ended(side: number): void {
+    const slot = side >> 1
+    flags[side] = (flagsOf(side) | ENDED) & ~READABLE
+    if (first[slot] === 0) first[slot] = (side & 1) + 1
+    shut(side ^ 1)
+  }
+
+  function shut(side: number): void {
+    if ((flagsOf(side) & FINISHED) === 0) {
+      flags[side] = flagsOf(side) | FINISHED
+      calls.shutdown(descriptorOf(side), SHUT_WR)
+    }
+    const both = flagsOf(side) & flagsOf(side ^ 1)
+    if ((both & (ENDED | FINISHED)) === (ENDED | FINISHED)) {
+      close(side >> 1, false)
+      tell(side >> 1, endWord((first[side >> 1] as number) - 1, false, 0))
+    }
+  }
+
+  /** An error says more than the FIN before it, and an operator's word more than any error. */
+  function fail(side: number, error: number): void {
+    const slot = side >> 1
+    close(slot, true)
+    const byOperator = first[slot] === ENDED_BY_OPERATOR + 1
+    tell(slot, byOperator ? endWord(ENDED_BY_OPERATOR, false, 0) : endWord(side & 1, true, error))
+  }
+
+  function finish(slot: number): void {
+    first[slot] = ENDED_BY_OPERATOR + 1
+    for (const side of [slot * 2, slot * 2 + 1]) {
+      if (isOver(side)) return
+      keepPiped(side ^ 1)
+      flags[side] = flagsOf(side) | FINISHING
+      if (!kept.has(side)) shut(side)
+    }
+    for (const side of [slot * 2, slot * 2 + 1]) if (!isOver(side)) enqueue(side)
+  }
+
+  /** What is in the pipe of a source is kept for its sink like any other bytes. */
+  function keepPiped(source: number): void {
+    const pipe = filled.get(source)
+    if (pipe === undefined) return
+    if (pipe.held > 0) {
+      const piped = Buffer.allocUnsafeSlow(pipe.held)
+      pipe.held -= calls.read(pipe.output, piped, piped.length)
+      kept.set(source ^ 1, piped)
+    }
+    endBulk(source)
+  }
+
+  function cut(slot: number, isReset: boolean): void {
+    close(slot, isReset)
+    tell(slot, endWord(ENDED_BY_OPERATOR, isReset, 0))
+  }
+
+  function close(slot: number, isReset: boolean): void {
+    for (const side of [slot * 2, slot * 2 + 1]) {
+      const descriptor = descriptorOf(side)
+      endBulk(side)
+      kept.delete(side)
+      if (isReset) calls.setsockopt(descriptor, SOL_SOCKET, SO_LINGER, LINGER_RST, LINGER_RST.byteLength)
+      calls.close(descriptor)
+      descriptors[side] = -1
+      flags[side] = 0
+    }
+  }
+
+  function tell(slot: number, word: number): void {
+    first[slot] = 0
+    tables.ends[slot] = word
+    pushEnded(tables, slot)
+  }
+
+  function enqueue(side: number): void {
+    if (flagsOf(side) & QUEUED) return
+    flags[side] = flagsOf(side) | QUEUED
+    queue.push(side)
+  }
+
+  function pendingError(side: number): number {
+    const value = new Int32Array(1)
+    calls.getsockopt(descriptorOf(side), SOL_SOCKET, SO_ERROR, value, new Uint32Array([4]))
+    return value[0] as number
+  }
+
+  function isOver(side: number): boolean {
+    return descriptors[side] === -1
+  }
+
+  function descriptorOf(side: number): number {
+    return descriptors[side] as number
+  }
+
+  function flagsOf(side: number): number {
+    return flags[side] as number
+  }
+
+  return { turn, keep: (side, data) => void kept.set(side, data), finish, cut }
+}

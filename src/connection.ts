@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net'
 import type { Client } from './accept/client.ts'
 import { identify } from './accept/identify.ts'
-import type { Listener } from './accept/listener.ts'
+import type { Arrival, Listener } from './accept/listener.ts'
 import { secure } from './accept/secure.ts'
 import type { Backend } from './dial/backend.ts'
 import { hangUp } from './dial/backend.ts'
@@ -24,6 +24,7 @@ import { readRequestHead } from './head/read.ts'
 import { closingBytes, refusalFor } from './head/refusal.ts'
 import type { Checked } from './head/request.ts'
 import { checkRequest } from './head/request.ts'
+import type { Loop } from './linux/loop.ts'
 import type { Observer, Refused } from './observe/observer.ts'
 import type { PlainDecision, PlainOutcome } from './plain/serve.ts'
 import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
@@ -47,14 +48,16 @@ export interface Surroundings {
   readonly services: ServiceTable
   readonly tunnels: Registry
   readonly engine: Engine
+  /** Where descriptors are watched, if the engine works on them. */
+  readonly loop: Loop | null
   readonly observer: Observer
   readonly limits: Limits
   newId(): string
 }
 
 export interface Way {
-  /** Takes over an accepted socket, until it is closed. */
-  serve(socket: Socket, listener: Listener): Promise<void>
+  /** Takes over what a listener accepted, until it is closed. */
+  serve(arrival: Arrival, listener: Listener): Promise<void>
   /** Takes over a connection whose next request, already parsed, asks to become a WebSocket; `backend`: it is decided. */
   upgrade(client: Client, head: RequestHead, rest: Buffer | null, backend?: string | null): Promise<void>
   /** From now on upgrades are refused, and plain connections end with their answer. */
@@ -72,19 +75,17 @@ interface Course {
   backend: string | null
 }
 
-export function createWay({ services, tunnels, engine, observer, limits, newId }: Surroundings): Way {
+export function createWay({ services, tunnels, engine, loop, observer, limits, newId }: Surroundings): Way {
   const courses = new Set<Course>()
   let isDraining = false
   const plain = createPlainServer({ newId, decide: decidePlain, upgrade, answered }, limits)
 
-  async function serve(socket: Socket, listener: Listener): Promise<void> {
+  async function serve(arrival: Arrival, listener: Listener): Promise<void> {
     const course = begin('accept', null, null)
     const { setUp } = course
     setUp.expect(limits.headTimeoutMs, 'head-timeout')
     try {
-      const sender = await identify(socket, listener, setUp.signal)
-      setUp.enter('tls')
-      const client = await secure(socket, sender, listener, setUp.signal)
+      const client = 'transport' in arrival ? arrival : await admit(arrival, listener, setUp)
       course.client = client
       setUp.enter('head')
       const { head, rest } = await readRequestHead(client.transport, limits, setUp.signal)
@@ -175,7 +176,8 @@ export function createWay({ services, tunnels, engine, observer, limits, newId }
   ): Promise<Tunnel | null> {
     const { setUp } = course
     setUp.enter('dial')
-    const origin = await dial(backend, setUp.signal)
+    // Under a client that only `stream` can serve, the origin is node's as well.
+    const origin = await dial(backend, setUp.signal, { loop: client.transport.isDetachable ? loop : null })
     try {
       setUp.enter('answer')
       setUp.expect(backend.options.firstByteTimeoutMs, 'answer-timeout')
@@ -288,6 +290,13 @@ export function createWay({ services, tunnels, engine, observer, limits, newId }
   }
 
   return { serve, upgrade, drain, abort }
+}
+
+/** What comes before the head: the PROXY header, TLS. */
+async function admit(socket: Socket, listener: Listener, setUp: SetUp): Promise<Client> {
+  const sender = await identify(socket, listener, setUp.signal)
+  setUp.enter('tls')
+  return await secure(socket, sender, listener, setUp.signal)
 }
 
 function factsOf({ setUp, client, service, backend, head }: Course): Refused {

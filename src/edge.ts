@@ -60,13 +60,14 @@ export function createEdge(options: EdgeOptions): Edge {
   const tunnels = new Registry()
   const services = options.services.map(createService)
   const listeners: Listener[] = []
-  const { engine, reason } = chooseEngine(options.engine)
+  const { engine, loop, reason } = chooseEngine(options.engine)
   lines.engine(engine.name, reason)
   const newId = idSource()
   const way = createWay({
     services: serviceTable(services),
     tunnels,
     engine,
+    loop,
     observer: createObserver(lines, events),
     limits: options.limits,
     newId,
@@ -74,7 +75,7 @@ export function createEdge(options: EdgeOptions): Edge {
 
   async function open(wanted: readonly ListenerOptions[]): Promise<{ addresses: string[] }> {
     await Promise.all(services.map(({ handler }) => handler))
-    const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, lines.trouble)))
+    const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, lines.trouble, loop)))
     const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
     const failed = results.find((result) => result.status === 'rejected')
     if (failed !== undefined) {

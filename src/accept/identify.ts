@@ -5,6 +5,7 @@ import { HeadraceError } from '../errors.ts'
 import { unmapped } from './addresses.ts'
 import type { Sender } from './client.ts'
 import type { Listener } from './listener.ts'
+import { senderOf } from './listener.ts'
 import type { ProxyHeader } from './proxy-protocol.ts'
 import { parseProxyHeader } from './proxy-protocol.ts'
 
@@ -36,8 +37,7 @@ function directSender(socket: Socket, listener: Listener): Sender {
   // A peer that has reset has no address any more (ENOTCONN, getpeername(2)), but what it sent before can still be read:
   // it must not pass for one that never had an address, nor go by the lists of addresses that are asked later.
   if (address === '' && !listener.isUnix) throw new HeadraceError('client-reset', 'before it was accepted')
-  const mayForward = listener.forwardedFrom?.has(address) ?? false
-  return { address, port: socket.remotePort ?? 0, mayForward }
+  return senderOf(address, socket.remotePort ?? 0, listener)
 }
 
 function readProxyHeader(socket: Socket, signal: AbortSignal): Promise<ProxyHeader> {

@@ -7,14 +7,24 @@ import { lstat, unlink } from 'node:fs/promises'
 import type { ListenOptions, Server, Socket } from 'node:net'
 import { connect, createServer } from 'node:net'
 import { HeadraceError } from '../errors.ts'
+import { F_DUPFD_CLOEXEC, systemError } from '../linux/libc.ts'
+import type { Loop } from '../linux/loop.ts'
+import type { Endpoint } from '../linux/sockaddr.ts'
+import type { TcpOptions } from '../linux/tuning.ts'
+import { callsFor, tune } from '../linux/tuning.ts'
+import { descriptorTransport } from '../transport/descriptor.ts'
+import { descriptorOf } from '../transport/node.ts'
+import type { Acceptor } from './acceptor.ts'
+import { acceptOn } from './acceptor.ts'
 import type { AddressList } from './addresses.ts'
-import { addressList } from './addresses.ts'
+import { addressList, unmapped } from './addresses.ts'
 import type { TlsOptions } from './certificates.ts'
 import { loadCertificates } from './certificates.ts'
+import type { Client, Sender } from './client.ts'
 import type { Handshakes } from './handshakes.ts'
 import { createHandshakes } from './handshakes.ts'
 
-export interface ListenerOptions {
+export interface ListenerOptions extends TcpOptions {
   /** `127.0.0.1:8080`, `[::1]:8443`, `:8080` for all interfaces, or `unix:/run/headrace.sock`. Port 0 is a free one that the system chooses. */
   readonly address: string
   readonly tls: TlsOptions | undefined
@@ -22,9 +32,10 @@ export interface ListenerOptions {
   readonly proxyProtocol: { readonly from: readonly string[] } | undefined
   /** Addresses and CIDR blocks whose X-Forwarded-* fields are kept. */
   readonly forwarded: { readonly from: readonly string[] } | undefined
-  /** Idle time before the first TCP keep-alive probe, in ms. */
-  readonly keepaliveMs: number
 }
+
+/** A node socket, paused and unread; or, where nothing has to be done before the head, the client itself. */
+export type Arrival = Socket | Client
 
 export interface Listener {
   /** The actual address, with the port that the system chose. */
@@ -45,14 +56,16 @@ const BACKLOG = 4_096
 const UNIX_PATH_BYTES = 107
 
 /**
- * Opens a listener. `onConnection` owns each socket from the call on; `onTrouble` is told what an operator should know.
- * Throws listen-failed or config-invalid.
+ * Opens a listener. `onConnection` owns each arrival from the call on; `onTrouble` is told what an operator should know.
+ * With a loop, plain TCP is accepted as bare descriptors. Throws listen-failed or config-invalid.
  */
 export async function listen(
   options: ListenerOptions,
-  onConnection: (socket: Socket, listener: Listener) => void,
+  onConnection: (arrival: Arrival, listener: Listener) => void,
   onTrouble: (what: HeadraceError) => void,
+  loop: Loop | null = null,
 ): Promise<Listener> {
+  const calls = callsFor(options, `listener ${options.address}`)
   const where = placeOf(options.address)
   const proxyFrom = options.proxyProtocol === undefined ? null : addressList(options.proxyProtocol.from)
   const forwardedFrom = options.forwarded === undefined ? null : addressList(options.forwarded.from)
@@ -71,6 +84,8 @@ export async function listen(
     certificates?.close()
     throw error
   }
+  if (calls !== null) tune(calls, descriptorOf(server), options)
+  let acceptor: Acceptor | null = null
   const listener: Listener = {
     address: addressOf(server),
     isUnix: where.path !== undefined,
@@ -79,6 +94,7 @@ export async function listen(
     forwardedFrom,
     async close() {
       certificates?.close()
+      acceptor?.close()
       // Its callback waits for the connections that were accepted; that the port is free is known at once.
       server.close()
     },
@@ -87,10 +103,43 @@ export async function listen(
     socket.on('error', ignore)
     onConnection(socket, listener)
   })
-  server.on('error', (error: NodeJS.ErrnoException) => {
+  const trouble = (error: NodeJS.ErrnoException) =>
     onTrouble(new HeadraceError('listen-failed', `accepting on ${listener.address}: ${error.code}`, error))
-  })
+  server.on('error', trouble)
+  const isPlain = certificates === null && proxyFrom === null && !listener.isUnix
+  if (loop !== null && isPlain) {
+    tune(loop.calls, descriptorOf(server), options)
+    const arrived = (descriptor: number, from: Endpoint) =>
+      onConnection(descriptorClient(loop, descriptor, from, listener), listener)
+    acceptor = acceptOn(loop, takenFrom(server, loop), arrived, trouble)
+  }
   return listener
+}
+
+/**
+ * The listening socket goes on without node's server: a duplicate keeps it open (close(2)), with all that waits in its
+ * backlog. What node has accepted before comes out of the server.
+ */
+function takenFrom(server: Server, loop: Loop): number {
+  const listening = loop.calls.fcntl(descriptorOf(server), F_DUPFD_CLOEXEC, 0)
+  if (listening === -1) throw systemError(loop.calls.errno(), 'fcntl')
+  server.close()
+  return listening
+}
+
+function descriptorClient(loop: Loop, descriptor: number, from: Endpoint, listener: Listener): Client {
+  const sender = senderOf(unmapped(from.address), from.port, listener)
+  return {
+    transport: descriptorTransport(loop, descriptor),
+    ...sender,
+    tls: null,
+    listener: listener.address,
+  }
+}
+
+/** What the listener believes of a direct peer. */
+export function senderOf(address: string, port: number, { forwardedFrom }: Listener): Sender {
+  return { address, port, mayForward: forwardedFrom?.has(address) ?? false }
 }
 
 /** Every socket has a listener for errors from birth on; whoever owns it adds one that does something. */

@@ -8,6 +8,7 @@ import type { EdgeOptions } from '../edge.ts'
 import { HeadraceError } from '../errors.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
 import type { RouteAction, RouteOptions } from '../handoff/routes.ts'
+import type { TcpOptions } from '../linux/tuning.ts'
 import type { ServiceOptions } from '../service/service.ts'
 import { checkConfig, checkListeners } from './check.ts'
 import { tellIssues } from './issues.ts'
@@ -105,7 +106,7 @@ function edgeOptions(config: ConfigShape, folder: string, logLevel: string): Edg
 }
 
 function listenerOptions(
-  { address, tls, proxyProtocol, forwarded, keepalive }: ListenerShape,
+  { address, tls, proxyProtocol, forwarded, ...tcp }: ListenerShape,
   folder: string,
 ): ListenerOptions {
   const pairs = tls === undefined ? [] : [tls].flat()
@@ -118,7 +119,18 @@ function listenerOptions(
         : { pairs: pairs.map((pair) => certificatePair(pair, folder)), minVersion },
     proxyProtocol,
     forwarded,
+    ...tcpOptions(tcp),
+  }
+}
+
+type TcpShape = Pick<ListenerShape, 'keepalive' | 'keepaliveInterval' | 'keepaliveProbes' | 'userTimeout'>
+
+function tcpOptions({ keepalive, keepaliveInterval, keepaliveProbes, userTimeout }: TcpShape): TcpOptions {
+  return {
     keepaliveMs: keepalive ?? 60_000,
+    keepaliveIntervalMs: keepaliveInterval,
+    keepaliveProbes,
+    userTimeoutMs: userTimeout,
   }
 }
 
@@ -182,7 +194,7 @@ function backendOptions(backend: BackendShape, folder: string): BackendOptions {
     connectTimeoutMs: backend.connectTimeout ?? 1_000,
     firstByteTimeoutMs: backend.firstByteTimeout ?? 15_000,
     maxConnections: backend.maxConnections,
-    keepaliveMs: backend.keepalive ?? 60_000,
+    ...tcpOptions(backend),
     localAddress: [localAddress].flat(),
     clientCertificate: clientCertificate && certificatePair(clientCertificate, folder),
     allowLinkLocal: backend.allowLinkLocal ?? false,

@@ -65,6 +65,19 @@ const senders = section({
   from: several(addressBlock, 'addresses and CIDR blocks').describe('Addresses and CIDR blocks'),
 })
 
+const tcpOptions = {
+  keepalive: duration(0).optional().describe('Idle time before TCP keep-alive probes; default 60s'),
+  keepaliveInterval: duration()
+    .optional()
+    .describe('Between TCP keep-alive probes; default 1s. Linux only, as the next two'),
+  keepaliveProbes: count(1, 127)
+    .optional()
+    .describe('Probes without an answer that end a connection; default 10'),
+  userTimeout: duration()
+    .optional()
+    .describe("How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT); default: the system's"),
+}
+
 const listener = section({
   address: listenAddress.describe('Where to accept: host:port, :port, [v6]:port, unix:/path'),
   tls: oneOrSeveral(
@@ -77,7 +90,7 @@ const listener = section({
     .describe('Accept TLS; of several pairs SNI chooses, the first is the default'),
   proxyProtocol: senders.optional().describe('Who may, and must, send a PROXY protocol header'),
   forwarded: senders.optional().describe('Whose X-Forwarded-* and Forwarded fields are kept'),
-  keepalive: duration(0).optional().describe('Idle time before TCP keep-alive probes; default 60s'),
+  ...tcpOptions,
 })
 
 const backend = section({
@@ -96,7 +109,7 @@ const backend = section({
   connectTimeout: duration().optional().describe('DNS, TCP and TLS together; default 1s'),
   firstByteTimeout: duration().optional().describe("To the end of the answer's head; default 15s"),
   maxConnections: count(1).optional().describe('More are refused with 503; default: none'),
-  keepalive: duration(0).optional().describe('Idle time before TCP keep-alive probes; default 60s'),
+  ...tcpOptions,
   localAddress: oneOrSeveral(
     ipAddress,
     'IP address',

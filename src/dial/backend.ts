@@ -4,10 +4,13 @@ import { readFileSync } from 'node:fs'
 import type { SecureContext } from 'node:tls'
 import { createSecureContext } from 'node:tls'
 import { HeadraceError } from '../errors.ts'
+import type { Libc } from '../linux/libc.ts'
+import type { TcpOptions } from '../linux/tuning.ts'
+import { callsFor } from '../linux/tuning.ts'
 
 export type BackendAddress = { readonly host: string; readonly port: number } | { readonly path: string }
 
-export interface BackendOptions {
+export interface BackendOptions extends TcpOptions {
   readonly name: string
   readonly address: BackendAddress
   readonly tls: boolean
@@ -22,8 +25,6 @@ export interface BackendOptions {
   /** From the dialled connection to the end of the answer's head, in ms. */
   readonly firstByteTimeoutMs: number
   readonly maxConnections: number | undefined
-  /** Idle time before the first TCP keep-alive probe, in ms. */
-  readonly keepaliveMs: number
   /** Source addresses, used in turn. */
   readonly localAddress: readonly string[]
   /** Paths, or PEM text. */
@@ -35,15 +36,18 @@ export interface Backend {
   readonly options: BackendOptions
   /** Client certificate and key, loaded once; null without TLS. */
   readonly secureContext: SecureContext | null
+  /** Set if its connections have options that node can't set. */
+  readonly calls: Libc | null
   /** Dialled or being dialled, and not over yet. */
   connections: number
   /** How many dials have picked a local address. */
   turns: number
 }
 
-/** Throws config-invalid if the client certificate can't be used. */
+/** Throws config-invalid if the client certificate can't be used, or a TCP option can't be set here. */
 export function createBackend(options: BackendOptions): Backend {
-  return { options, secureContext: options.tls ? contextOf(options) : null, connections: 0, turns: 0 }
+  const calls = callsFor(options, `backend ${options.name}`)
+  return { options, calls, secureContext: options.tls ? contextOf(options) : null, connections: 0, turns: 0 }
 }
 
 /** Gives a connection's permit back: once, by whoever owns the dialled connection, when it is over. */

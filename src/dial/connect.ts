@@ -1,12 +1,15 @@
 // The dial: a backend comes in, a connected and (with TLS) verified transport goes out. All addresses of a name are tried,
 // staggered and in parallel (RFC 8305, Happy Eyeballs); the first that connects wins.
 
-import type { Socket, TcpNetConnectOpts } from 'node:net'
-import { connect, isIP } from 'node:net'
+import { isIP } from 'node:net'
 import type { ErrorCode } from '../errors.ts'
 import { HeadraceError } from '../errors.ts'
-import { nodeTransport } from '../transport/node.ts'
+import type { Loop } from '../linux/loop.ts'
+import { tune } from '../linux/tuning.ts'
+import { descriptorOf, nodeTransport } from '../transport/node.ts'
 import type { Transport } from '../transport/transport.ts'
+import type { Attempt, Place } from './attempt.ts'
+import { descriptorAttempt, nodeAttempt, suitsDescriptor } from './attempt.ts'
 import type { Backend } from './backend.ts'
 import { hangUp } from './backend.ts'
 import type { Lookup } from './resolve.ts'
@@ -22,6 +25,12 @@ export interface Dialled {
   readonly address: string
 }
 
+export interface DialMeans {
+  /** Where plain TCP is dialled by bare descriptors; null: by node. */
+  readonly loop?: Loop | null
+  readonly lookup?: Lookup
+}
+
 /** RFC 8305 section 5: how long an attempt stays alone, in ms. */
 const ATTEMPT_DELAY_MS = 250
 
@@ -32,7 +41,7 @@ const ATTEMPT_DELAY_MS = 250
 export async function dial(
   backend: Backend,
   signal: AbortSignal,
-  lookup: Lookup = lookupAll,
+  { loop = null, lookup = lookupAll }: DialMeans = {},
 ): Promise<Dialled> {
   const { maxConnections, connectTimeoutMs, name } = backend.options
   if (maxConnections !== undefined && backend.connections >= maxConnections) {
@@ -41,7 +50,7 @@ export async function dial(
   backend.connections += 1
   const stop = createStop(signal, connectTimeoutMs, name)
   try {
-    return await connected(backend, stop, lookup)
+    return await connected(backend, stop, loop, lookup)
   } catch (error) {
     hangUp(backend)
     throw error
@@ -50,22 +59,34 @@ export async function dial(
   }
 }
 
-async function connected(backend: Backend, stop: Stop, lookup: Lookup): Promise<Dialled> {
+async function connected(backend: Backend, stop: Stop, loop: Loop | null, lookup: Lookup): Promise<Dialled> {
+  const { options, secureContext, calls } = backend
   const targets = await orStopped(targetsOf(backend, lookup), stop)
-  const { socket, target } = await connectAny(targets, backend.options.connectTimeoutMs, stop)
-  if (backend.secureContext === null) return { transport: nodeTransport(socket), address: target.label }
-  const secured = await verified(socket, backend, backend.secureContext, target.label, stop)
-  return { transport: nodeTransport(secured, socket), address: target.label }
+  if (loop !== null && secureContext === null && targets.every(isForDescriptor)) {
+    const attempt = descriptorAttempt(loop, options)
+    const { connection, target } = await connectAny(targets, options.connectTimeoutMs, stop, attempt)
+    return { transport: connection, address: target.label }
+  }
+  const attempt = nodeAttempt(options)
+  const { connection, target } = await connectAny(targets, options.connectTimeoutMs, stop, attempt)
+  if (calls !== null) tune(calls, descriptorOf(connection), options)
+  if (secureContext === null) return { transport: nodeTransport(connection), address: target.label }
+  const secured = await verified(connection, backend, secureContext, target.label, stop)
+  return { transport: nodeTransport(secured, connection), address: target.label }
 }
 
-/** One place to connect to, and the options to do it with: more than one if there are several local addresses. */
+/** One place to connect to: more than one way there if there are several local addresses. */
 interface Target {
   readonly label: string
-  readonly ways: readonly (TcpNetConnectOpts | { readonly path: string })[]
+  readonly ways: readonly Place[]
+}
+
+function isForDescriptor({ ways }: Target): boolean {
+  return ways.every(suitsDescriptor)
 }
 
 async function targetsOf(backend: Backend, lookup: Lookup): Promise<Target[]> {
-  const { address, allowLinkLocal, localAddress, keepaliveMs } = backend.options
+  const { address, allowLinkLocal, localAddress } = backend.options
   if ('path' in address) return [{ label: address.path, ways: [{ path: address.path }] }]
   const { host, port } = address
   const found = await addressesOf(host, allowLinkLocal, lookup)
@@ -73,26 +94,31 @@ async function targetsOf(backend: Backend, lookup: Lookup): Promise<Target[]> {
   backend.turns += 1
   return found.map(({ address: ip, family }) => {
     const label = family === 6 ? `[${ip}]:${port}` : `${ip}:${port}`
-    const common = { host: ip, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepaliveMs }
+    const place = { address: ip, port, local: undefined }
     const locals = localAddress.filter((one) => isIP(one) === family)
-    if (locals.length === 0) return { label, ways: [common] }
+    if (locals.length === 0) return { label, ways: [place] }
     const start = turn % locals.length
     const inTurn = [...locals.slice(start), ...locals.slice(0, start)]
-    return { label, ways: inTurn.map((local) => ({ ...common, localAddress: local })) }
+    return { label, ways: inTurn.map((local) => ({ ...place, local })) }
   })
 }
 
-interface Won {
-  readonly socket: Socket
+interface Won<Connection> {
+  readonly connection: Connection
   readonly target: Target
 }
 
-/** Tries each target, the next one after a delay or when one fails. What didn't win is destroyed. */
-function connectAny(targets: readonly Target[], timeoutMs: number, stop: Stop): Promise<Won> {
+/** Tries each target, the next one after a delay or when one fails. What didn't win is given up. */
+function connectAny<Connection>(
+  targets: readonly Target[],
+  timeoutMs: number,
+  stop: Stop,
+  start: Attempt<Connection>,
+): Promise<Won<Connection>> {
   // Each gets its turn before the time is over, however many they are.
   const delayMs = Math.min(ATTEMPT_DELAY_MS, timeoutMs / (targets.length + 1))
   return new Promise((resolve, reject) => {
-    const racing = new Set<Socket>()
+    const racing = new Set<() => void>()
     const failures: HeadraceError[] = []
     let started = 0
     let timer: NodeJS.Timeout | undefined
@@ -107,18 +133,15 @@ function connectAny(targets: readonly Target[], timeoutMs: number, stop: Stop): 
     }
 
     function attempt(target: Target, way: number): void {
-      const options = target.ways[way]
-      if (options === undefined) return
-      const socket = connect({ ...options, allowHalfOpen: true })
-      racing.add(socket)
-      const won = () => {
-        socket.off('error', failed)
-        racing.delete(socket)
+      const place = target.ways[way]
+      if (place === undefined) return
+      const won = (connection: Connection) => {
+        racing.delete(giveUp)
         settle()
-        resolve({ socket, target })
+        resolve({ connection, target })
       }
       const failed = (error: NodeJS.ErrnoException) => {
-        racing.delete(socket)
+        racing.delete(giveUp)
         const isLocal = error.code === 'EADDRNOTAVAIL' || error.code === 'EADDRINUSE'
         if (isLocal && way + 1 < target.ways.length) return attempt(target, way + 1)
         failures.push(troubleOf(error, target.label))
@@ -126,8 +149,8 @@ function connectAny(targets: readonly Target[], timeoutMs: number, stop: Stop): 
         settle()
         reject(mostTelling(failures))
       }
-      socket.once('connect', won)
-      socket.once('error', failed)
+      const giveUp = start(place, won, failed)
+      racing.add(giveUp)
     }
 
     function stopped(reason: unknown): void {
@@ -138,11 +161,7 @@ function connectAny(targets: readonly Target[], timeoutMs: number, stop: Stop): 
     function settle(): void {
       clearTimeout(timer)
       stop.handler = null
-      for (const socket of racing) {
-        // Its end is nobody's business any more, its error neither.
-        socket.removeAllListeners('connect').removeAllListeners('error').on('error', ignore)
-        socket.destroy()
-      }
+      for (const giveUp of racing) giveUp()
     }
 
     if (stop.isStopped) return stopped(stop.reason)
@@ -150,8 +169,6 @@ function connectAny(targets: readonly Target[], timeoutMs: number, stop: Stop): 
     startNext()
   })
 }
-
-function ignore(): void {}
 
 /** Rejects as soon as it is stopped; what is waited for can't be cancelled, and isn't wanted any more. */
 function orStopped<Value>(waited: Promise<Value>, stop: Stop): Promise<Value> {

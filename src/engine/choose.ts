@@ -1,6 +1,8 @@
 // Which engine moves the bytes: what was asked for, or the best that can run here.
 
 import { HeadraceError } from '../errors.ts'
+import type { Loop } from '../linux/loop.ts'
+import { loop } from '../linux/loop.ts'
 import type { Engine } from './engine.ts'
 import { createEpollEngine } from './linux/epoll.ts'
 import { streamEngine } from './stream.ts'
@@ -9,6 +11,8 @@ export type EngineChoice = 'auto' | 'sockmap' | 'epoll' | 'stream'
 
 export interface Chosen {
   readonly engine: Engine
+  /** Where its descriptors are accepted and dialled; null if it works on node's sockets. */
+  readonly loop: Loop | null
   /** Why it is this one, for the operator. */
   readonly reason: string
 }
@@ -17,9 +21,9 @@ export interface Chosen {
 export function chooseEngine(choice: EngineChoice): Chosen {
   switch (choice) {
     case 'stream':
-      return { engine: streamEngine, reason: 'as configured' }
+      return { engine: streamEngine, loop: null, reason: 'as configured' }
     case 'epoll':
-      return { engine: created(choice, createEpollEngine), reason: 'as configured' }
+      return { engine: created(choice, createEpollEngine), loop: loop(), reason: 'as configured' }
     case 'sockmap':
       throw new HeadraceError('engine-unavailable', 'sockmap')
     case 'auto':
@@ -29,9 +33,9 @@ export function chooseEngine(choice: EngineChoice): Chosen {
 
 function best(): Chosen {
   try {
-    return { engine: createEpollEngine(), reason: 'the best that runs here without privileges' }
+    return { engine: createEpollEngine(), loop: loop(), reason: 'the best that runs here without privileges' }
   } catch (error) {
-    return { engine: streamEngine, reason: `epoll can't run here: ${reasonOf(error)}` }
+    return { engine: streamEngine, loop: null, reason: `epoll can't run here: ${reasonOf(error)}` }
   }
 }
 

@@ -139,13 +139,15 @@ export function systemError(number: number, call: string): NodeJS.ErrnoException
 
 export const EINTR = 4
 export const EAGAIN = 11
+export const ENOMEM = 12
 export const ENFILE = 23
 export const EMFILE = 24
 export const EPIPE = 32
 export const EADDRINUSE = 98
 export const EADDRNOTAVAIL = 99
-export const ENOBUFS = 105
+export const ECONNABORTED = 103
 export const ECONNRESET = 104
+export const ENOBUFS = 105
 export const ETIMEDOUT = 110
 export const EINPROGRESS = 115
 

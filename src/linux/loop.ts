@@ -54,16 +54,25 @@ export class Loop {
     this.#poll.unref()
   }
 
-  /** Also tells what is ready already. While anything is watched the process stays alive. Throws a system error. */
-  watch(fd: number, watcher: Watcher, edges: number): void {
-    this.#add(fd, watcher, edges)
+  /**
+   * Also tells what is ready already. While anything is watched the process stays alive. False, with an errno, if the
+   * system refuses: no memory, or too many watches (epoll_ctl(2), ENOSPC).
+   */
+  watch(fd: number, watcher: Watcher, edges: number): boolean {
+    if (!this.#add(fd, watcher, edges)) return false
     this.#count += 1
     if (this.#count === 1) this.#poll.ref()
+    return true
   }
 
   /** The same for what belongs to the process and does not keep it alive. */
-  watchAlways(fd: number, watcher: Watcher, edges: number): void {
-    this.#add(fd, watcher, edges)
+  watchAlways(fd: number, watcher: Watcher, edges: number): boolean {
+    return this.#add(fd, watcher, edges)
+  }
+
+  /** Of a watched descriptor: from now on it is `watcher` that is told. */
+  pass(fd: number, watcher: Watcher): void {
+    this.#watchers[fd] = watcher
   }
 
   /** Before the descriptor is closed or given away: events belong to the open file, whoever has it. */
@@ -74,16 +83,15 @@ export class Loop {
     if (this.#count === 0) this.#poll.unref()
   }
 
-  #add(fd: number, watcher: Watcher, edges: number): void {
+  #add(fd: number, watcher: Watcher, edges: number): boolean {
     const turn = ((this.#turns[fd] ?? 0) + 1) | 0
     this.#event[0] = edges
     this.#event[EVENT_DATA] = fd
     this.#event[EVENT_DATA + 1] = turn
-    if (this.calls.epoll_ctl(this.#epoll, EPOLL_CTL_ADD, fd, this.#event) === -1) {
-      throw systemError(this.calls.errno(), 'epoll_ctl')
-    }
+    if (this.calls.epoll_ctl(this.#epoll, EPOLL_CTL_ADD, fd, this.#event) === -1) return false
     this.#turns[fd] = turn
     this.#watchers[fd] = watcher
+    return true
   }
 
   /** One batch a turn: what is left makes the set readable again, after everybody else's turn. */

@@ -31,7 +31,16 @@ const READS_PER_TURN = 8
 
 /** Takes over a connected, non-blocking socket that nobody watches. From now on the transport closes it. */
 export function descriptorTransport(loop: Loop, descriptor: number): Transport {
-  return new DescriptorTransport(loop, descriptor)
+  const transport = new DescriptorTransport(loop, descriptor)
+  if (!loop.watch(descriptor, transport, CONNECTION_EDGES)) transport.fail(loop.calls.errno(), 'epoll_ctl')
+  return transport
+}
+
+/** The same for one that the caller watches already, with all edges of a connection. */
+export function watchedTransport(loop: Loop, descriptor: number): Transport {
+  const transport = new DescriptorTransport(loop, descriptor)
+  loop.pass(descriptor, transport)
+  return transport
 }
 
 class DescriptorTransport implements Transport, Watcher {
@@ -59,7 +68,6 @@ class DescriptorTransport implements Transport, Watcher {
   constructor(loop: Loop, descriptor: number) {
     this.loop = loop
     this.descriptor = descriptor
-    loop.watch(descriptor, this, CONNECTION_EDGES)
   }
 
   attach(reader: Reader): void {
@@ -136,7 +144,7 @@ class DescriptorTransport implements Transport, Watcher {
       this.#read()
     }
     // A RST behind a FIN: reading says nothing of it (SOCK_DONE).
-    if (events & EPOLLERR && this.hasEnded && !this.isClosed) this.#fail(this.#pendingError())
+    if (events & EPOLLERR && this.hasEnded && !this.isClosed) this.fail(this.#pendingError(), 'read')
   }
 
   #read(): void {
@@ -162,7 +170,7 @@ class DescriptorTransport implements Transport, Watcher {
     } else if (calls.errno() === EAGAIN) {
       this.isReadable = false
     } else {
-      this.#fail(calls.errno(), 'read')
+      this.fail(calls.errno(), 'read')
     }
   }
 
@@ -172,7 +180,7 @@ class DescriptorTransport implements Transport, Watcher {
     if (sent === chunk.length) return
     if (sent >= 0) this.unsent.unshift(chunk.subarray(sent))
     else if (calls.errno() === EAGAIN) this.unsent.unshift(chunk)
-    else this.#fail(calls.errno(), 'write')
+    else this.fail(calls.errno(), 'write')
   }
 
   #flush(): void {
@@ -198,7 +206,7 @@ class DescriptorTransport implements Transport, Watcher {
   }
 
   /** The reader is told later, in no call of its own. */
-  #fail(number: number, call = 'read'): void {
+  fail(number: number, call: string): void {
     this.error = systemError(number, call)
     this.destroy()
   }

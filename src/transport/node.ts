@@ -1,7 +1,7 @@
 // A transport on a node socket: TCP, TLS or Unix.
 // No closure per socket: the listeners stand at the foot of the file and find their transport through a symbol.
 
-import type { Socket } from 'node:net'
+import type { Server, Socket } from 'node:net'
 import { F_DUPFD_CLOEXEC, libc } from '../linux/libc.ts'
 import type { Detached, Reader, Released, Transport } from './transport.ts'
 
@@ -138,9 +138,9 @@ function resetBelowTls(socket: Socket, wire: Socket): void {
   socket.destroy()
 }
 
-/** Node has no public name for it. Kernel engines need it, and nobody else. */
-function descriptorOf(socket: Socket): number {
-  return (socket as Socket & { readonly _handle: { readonly fd: number } })._handle.fd
+/** Node has no public name for it: the takeover and the options that node has no names for need it, and nobody else. */
+export function descriptorOf(owner: Socket | Server): number {
+  return (owner as unknown as { readonly _handle: { readonly fd: number } })._handle.fd
 }
 
 function ignore(): void {}

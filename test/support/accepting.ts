@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import type { Client } from '../../src/accept/client.ts'
 import { identify } from '../../src/accept/identify.ts'
-import type { Listener, ListenerOptions } from '../../src/accept/listener.ts'
+import type { Arrival, Listener, ListenerOptions } from '../../src/accept/listener.ts'
 import { listen } from '../../src/accept/listener.ts'
 import { secure } from '../../src/accept/secure.ts'
 import { HeadraceError } from '../../src/errors.ts'
@@ -43,7 +43,8 @@ export async function accepting(
   const waiting: ((outcome: Outcome) => void)[] = []
   const troubles: HeadraceError[] = []
   const events = new EventEmitter()
-  const serve = async (socket: Socket, listener: Listener) => {
+  const serve = async (arrival: Arrival, listener: Listener) => {
+    const socket = arrival as Socket
     t.teardown(() => socket.destroy())
     events.emit('socket', socket)
     const outcome = await identify(socket, listener, signal)
@@ -79,6 +80,9 @@ export function optionsOf(options: Partial<ListenerOptions>): ListenerOptions {
     proxyProtocol: undefined,
     forwarded: undefined,
     keepaliveMs: 60_000,
+    keepaliveIntervalMs: undefined,
+    keepaliveProbes: undefined,
+    userTimeoutMs: undefined,
     ...options,
   }
 }

@@ -18,7 +18,7 @@ export class Peer {
   readonly ended: Promise<void>
   #chunks: Buffer[] = []
   #size = 0
-  #changed = () => {}
+  readonly #waiters = new Set<() => void>()
   #isOver = false
 
   constructor(socket: Socket) {
@@ -86,20 +86,30 @@ export class Peer {
     return this.text
   }
 
+  /** Several may wait at once; each is asked again whenever something has changed. */
   #wait(isThere: () => boolean, what: string): Promise<void> {
     return new Promise((resolve, reject) => {
       const fail = (why: string) =>
         reject(new Error(`${why} waiting for ${what}; received ${JSON.stringify(this.text.slice(0, 500))}`))
-      const timer = setTimeout(() => fail('too long'), PATIENCE_MS)
-      this.#changed = () => {
-        if (!isThere() && !this.#isOver) return
+      const timer = setTimeout(() => {
+        this.#waiters.delete(look)
+        fail('too long')
+      }, PATIENCE_MS)
+      const look = () => {
+        const isHere = isThere()
+        if (!isHere && !this.#isOver) return
         clearTimeout(timer)
-        this.#changed = () => {}
-        if (isThere()) resolve()
+        this.#waiters.delete(look)
+        if (isHere) resolve()
         else fail('the connection ended')
       }
-      this.#changed()
+      this.#waiters.add(look)
+      look()
     })
+  }
+
+  #changed(): void {
+    for (const look of this.#waiters) look()
   }
 }
 

@@ -1,0 +1,91 @@
+// Accepting without node's sockets: connections come out as bare descriptors, with the address that accept4(2) told.
+//
+//   listening ──out of descriptors──▶ paused ──PAUSE_MS──▶ listening        close() ──▶ closed, from both
+
+import {
+  EAGAIN,
+  ECONNABORTED,
+  EINTR,
+  EMFILE,
+  ENFILE,
+  ENOBUFS,
+  ENOMEM,
+  EPOLLIN,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  systemError,
+} from '../linux/libc.ts'
+import type { Loop, Watcher } from '../linux/loop.ts'
+import type { Endpoint } from '../linux/sockaddr.ts'
+import { endpointOf, SOCKADDR_SIZE } from '../linux/sockaddr.ts'
+
+/** Connections that are accepted before everybody else has a turn. */
+const BATCH = 64
+
+/** Out of descriptors: how long nothing is accepted, in ms. Connections wait in the backlog meanwhile. */
+const PAUSE_MS = 100
+
+const EXHAUSTED = [EMFILE, ENFILE, ENOBUFS, ENOMEM]
+
+export interface Acceptor {
+  close(): void
+}
+
+/**
+ * Accepts on a listening, non-blocking socket, which it owns. `onConnection` owns each descriptor from the call on;
+ * `onTrouble` is told of an error once, until accepting works again.
+ */
+export function acceptOn(
+  loop: Loop,
+  listening: number,
+  onConnection: (descriptor: number, from: Endpoint) => void,
+  onTrouble: (error: NodeJS.ErrnoException) => void,
+): Acceptor {
+  const { calls } = loop
+  const address = Buffer.alloc(SOCKADDR_SIZE)
+  const size = new Uint32Array(1)
+  let isTroubled = false
+  let pause: NodeJS.Timeout | undefined
+  const watcher: Watcher = { ready: acceptBatch }
+
+  function acceptBatch(): void {
+    for (let count = 0; count < BATCH; count += 1) if (!acceptOne()) return
+  }
+
+  function acceptOne(): boolean {
+    size[0] = SOCKADDR_SIZE
+    const descriptor = calls.accept4(listening, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    if (descriptor === -1) return isWorthAnother(calls.errno())
+    isTroubled = false
+    onConnection(descriptor, endpointOf(calls, address))
+    return true
+  }
+
+  function isWorthAnother(error: number): boolean {
+    // Its client has gone before it was accepted.
+    if (error === ECONNABORTED || error === EINTR) return true
+    if (error === EAGAIN) return false
+    if (!isTroubled) onTrouble(systemError(error, 'accept4'))
+    isTroubled = true
+    if (EXHAUSTED.includes(error)) rest()
+    return false
+  }
+
+  function rest(): void {
+    loop.unwatch(listening)
+    pause = setTimeout(() => {
+      pause = undefined
+      loop.watch(listening, watcher, EPOLLIN)
+    }, PAUSE_MS)
+  }
+
+  function close(): void {
+    if (pause === undefined) loop.unwatch(listening)
+    clearTimeout(pause)
+    calls.close(listening)
+  }
+
+  // Level-triggered: what a batch leaves behind comes in the next turn.
+  loop.watch(listening, watcher, EPOLLIN)
+  return { close }
+}

@@ -20,6 +20,7 @@ export interface Libc {
   epoll_wait(epoll: number, events: Memory, count: number, timeoutMs: number): number
   eventfd(initial: number, flags: number): number
   fcntl(fd: number, command: number, value: number): number
+  getpagesize(): number
   getrlimit(resource: number, limit: Memory): number
   getsockname(fd: number, address: Memory, size: Memory): number
   getsockopt(fd: number, level: number, option: number, value: Memory, size: Memory): number
@@ -29,6 +30,9 @@ export interface Libc {
   inet_pton(family: number, text: string, address: Memory): number
   ioctl(fd: number, request: number, value: Memory): number
   listen(fd: number, backlog: number): number
+  /** An address; 2n ** 64n - 1n for an error. */
+  mmap(address: null, size: number, protection: number, flags: number, fd: number, offset: number): bigint
+  munmap(address: bigint, size: number): number
   pipe2(fds: Memory, flags: number): number
   read(fd: number, bytes: Memory, size: number): number
   recv(fd: number, bytes: Memory, size: number, flags: number): number
@@ -44,6 +48,8 @@ export interface Libc {
   poll(fd: number, readable: () => void): PollHandle
   /** The address of a view's memory, for structures that point to others. */
   address(memory: Memory): bigint
+  /** Memory at an address, such as mmap's: not to be used after munmap. */
+  view(address: bigint, size: number): ArrayBuffer
 }
 
 /** While it is referenced it keeps the process alive. */
@@ -63,6 +69,7 @@ const SIGNATURES = [
   'int epoll_wait(int epoll, void *events, int count, int timeout)',
   'int eventfd(unsigned int initial, int flags)',
   'int fcntl(int fd, int command, int value)',
+  'int getpagesize()',
   'int getrlimit(int resource, void *limit)',
   'int getsockname(int fd, void *address, void *size)',
   'int getsockopt(int fd, int level, int option, void *value, void *size)',
@@ -70,6 +77,8 @@ const SIGNATURES = [
   'int inet_pton(int family, const char *text, void *address)',
   'int ioctl(int fd, unsigned long request, void *value)',
   'int listen(int fd, int backlog)',
+  'void *mmap(void *address, size_t size, int protection, int flags, int fd, int64_t offset)',
+  'int munmap(void *address, size_t size)',
   'int pipe2(void *fds, int flags)',
   'int64_t read(int fd, void *bytes, size_t size)',
   'int64_t recv(int fd, void *bytes, size_t size, int flags)',
@@ -107,6 +116,7 @@ function load(): Libc {
   return Object.assign(calls, {
     errno: () => koffi.errno(),
     address: (memory: Memory) => koffi.address(memory),
+    view: (address: bigint, size: number) => koffi.view(address, size),
     poll: (fd: number, readable: () => void) => koffi.node.poll(fd, readable),
   }) as unknown as Libc
 }
@@ -177,6 +187,11 @@ export const SIOCOUTQ = 0x5411
 
 export const MSG_DONTWAIT = 0x40
 export const MSG_NOSIGNAL = 0x4000
+
+export const PROT_READ = 1
+export const PROT_WRITE = 2
+export const MAP_SHARED = 1
+export const MAP_FAILED = 2n ** 64n - 1n
 
 export const F_DUPFD_CLOEXEC = 1030
 export const F_SETPIPE_SZ = 1031

@@ -1,0 +1,184 @@
+// The program that the kernel runs for each packet (skb) that arrives on a joined socket, in softirq and never twice at
+// once for one socket. It gives the packet to the other socket's send side, or leaves it for user space.
+//
+// What it knows of a direction is one line of an array that user space has mapped. Each field has one writer, so nothing
+// needs a lock: the program counts, user space allows.
+//
+//   len = 0 (a bare FIN)             dropped: redirected it would break the other socket's send side (EPIPE)
+//   passed ≠ handled                 passed: something before it was, and what follows must not overtake it
+//   cost + len + PACKET_COST > limit passed, and user space is told: it stays on its socket, whose window closes
+//   passed > ceiling                 dropped, and user space is told: the tunnel has lost bytes and must be reset
+//   else                             redirected; user space is told once when cost goes over notice
+
+import type { Instruction } from './bpf.ts'
+import {
+  add,
+  addValue,
+  assemble,
+  call,
+  copy,
+  exit,
+  jump,
+  jumpIfEqual,
+  jumpIfGreater,
+  jumpIfZero,
+  jumpUnlessEqual,
+  jumpUnlessZero,
+  load32,
+  load64,
+  loadMap,
+  set,
+  store32,
+  store64,
+  xorValue,
+} from './bpf.ts'
+
+/** Places of the 64-bit fields in a direction's line. Written by the program: */
+export const BYTES = 0 // payload redirected
+export const COST = 1 // what they cost: payload and PACKET_COST each
+export const PASSED = 2 // payload left to user space
+export const TOLD = 3 // what user space was last told
+/** Written by user space: */
+export const LIMIT = 4 // of COST
+export const NOTICE = 5 // of COST
+export const HANDLED = 6 // of PASSED: how much of it is in the other socket's send queue
+export const CEILING = 7 // of PASSED
+export const FIELDS = 8
+
+/** An skb's own memory, about: without it a sender of single bytes could fill a thousand times what the limit says. */
+export const PACKET_COST = 1024
+
+export interface VerdictMaps {
+  /** SOCKHASH: a socket's cookie → its other socket. */
+  readonly peers: number
+  /** Hash: a socket's cookie → its side's number. */
+  readonly sides: number
+  /** Array: a side's number → its line. */
+  readonly states: number
+  /** Ring buffer: the side's number, when there is something to look at. */
+  readonly ring: number
+}
+
+// Helpers (linux/bpf.h).
+const MAP_LOOKUP_ELEM = 1
+const GET_SOCKET_COOKIE = 46
+const SK_REDIRECT_HASH = 72
+const RINGBUF_OUTPUT = 130
+const RB_FORCE_WAKEUP = 2
+
+const SK_DROP = 0
+const SK_PASS = 1
+
+// Registers: r0 results, r1 to r5 arguments (lost in a call), r6 to r9 kept, r10 the frame.
+const [r0, r1, r2, r3, r4, r6, r7, r8, r9, r10] = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10] as const
+const COOKIE = -8
+const SIDE = -16
+const VERDICT = -24
+
+export function verdictProgram({ peers, sides, states, ring }: VerdictMaps): Buffer {
+  return assemble([
+    ...findLine(sides, states),
+
+    // r1 = passed. Behind a packet that was passed, all are.
+    load64(r1, r8, PASSED * 8),
+    load64(r2, r8, HANDLED * 8),
+    jumpUnlessEqual(r1, r2, 'pass'),
+
+    // r3 = cost with this packet.
+    load64(r3, r8, COST * 8),
+    add(r3, r7),
+    addValue(r3, PACKET_COST),
+    load64(r2, r8, LIMIT * 8),
+    jumpIfGreater(r3, r2, 'pass'),
+
+    // Count it.
+    store64(r8, COST * 8, r3),
+    load64(r2, r8, BYTES * 8),
+    add(r2, r7),
+    store64(r8, BYTES * 8, r2),
+
+    // Over the notice: what was told is the notice itself.
+    load64(r9, r8, NOTICE * 8),
+    jumpIfGreater(r3, r9, 'notice'),
+    jump('redirect'),
+    'notice',
+    ...tell(ring, 'redirect'),
+
+    'redirect',
+    copy(r1, r6),
+    loadMap(r2, peers),
+    ...addressOf(r3, COOKIE),
+    set(r4, 0),
+    call(SK_REDIRECT_HASH),
+    exit(),
+
+    // r1 = passed with this packet. Told is ~handled, or ~ceiling, neither of which can be a notice.
+    'pass',
+    add(r1, r7),
+    store64(r8, PASSED * 8, r1),
+    set(r0, SK_PASS),
+    load64(r9, r8, CEILING * 8),
+    jumpIfGreater(r1, r9, 'lose'),
+    load64(r9, r8, HANDLED * 8),
+    jump('left'),
+    'lose',
+    set(r0, SK_DROP),
+    'left',
+    xorValue(r9, -1),
+    store64(r10, VERDICT, r0),
+    ...tell(ring, 'end'),
+    'end',
+    load64(r0, r10, VERDICT),
+    exit(),
+  ])
+}
+
+/** r6 = the packet, r7 = its length, r8 = the direction's line. A packet with none is left alone. */
+function findLine(sides: number, states: number): (Instruction | string)[] {
+  return [
+    copy(r6, r1),
+    load32(r7, r6, 0),
+    jumpUnlessZero(r7, 'has bytes'),
+    set(r0, SK_DROP),
+    exit(),
+    'has bytes',
+    copy(r1, r6),
+    call(GET_SOCKET_COOKIE),
+    store64(r10, COOKIE, r0),
+    loadMap(r1, sides),
+    ...addressOf(r2, COOKIE),
+    call(MAP_LOOKUP_ELEM),
+    jumpIfZero(r0, 'unknown'),
+    load32(r1, r0, 0),
+    store32(r10, SIDE, r1),
+    loadMap(r1, states),
+    ...addressOf(r2, SIDE),
+    call(MAP_LOOKUP_ELEM),
+    jumpIfZero(r0, 'unknown'),
+    copy(r8, r0),
+    jump('known'),
+    'unknown',
+    set(r0, SK_PASS),
+    exit(),
+    'known',
+  ]
+}
+
+/** Tells user space once for each value of r9; again with the next packet if the ring took nothing. */
+function tell(ring: number, next: string): Instruction[] {
+  return [
+    load64(r1, r8, TOLD * 8),
+    jumpIfEqual(r1, r9, next),
+    loadMap(r1, ring),
+    ...addressOf(r2, SIDE),
+    set(r3, 4),
+    set(r4, RB_FORCE_WAKEUP),
+    call(RINGBUF_OUTPUT),
+    jumpUnlessZero(r0, next),
+    store64(r8, TOLD * 8, r9),
+  ]
+}
+
+function addressOf(register: number, place: number): Instruction[] {
+  return [copy(register, r10), addValue(register, place)]
+}

@@ -7,6 +7,7 @@ const floors = {
   errors: 0,
   end: 0,
   linux: 0,
+  signal: 0,
   transport: 0,
   accept: 1,
   head: 1,

@@ -15,6 +15,7 @@ import type { Engine, SpliceEnd } from './engine/engine.ts'
 import { asHeadraceError, HeadraceError } from './errors.ts'
 import type { Answer } from './handoff/exchange.ts'
 import { ask, relayAnswer, switchingBytes } from './handoff/exchange.ts'
+import type { HandlerContext } from './handoff/handler.ts'
 import type { Held } from './head/early.ts'
 import { holdEarlyBytes } from './head/early.ts'
 import { asksForUpgrade, checkAnswer, checkUpgrade } from './head/handshake.ts'
@@ -31,6 +32,7 @@ import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
 import { rule } from './service/rule.ts'
 import type { Service } from './service/service.ts'
 import type { ServiceTable } from './service/table.ts'
+import { throwIfAborted } from './signal.ts'
 import { conclude } from './transport/conclude.ts'
 import type { Registry } from './tunnel/registry.ts'
 import { SetUp } from './tunnel/set-up.ts'
@@ -141,9 +143,9 @@ export function createWay({ services, tunnels, engine, loop, observer, limits, n
     setUp.enter('decide')
     const held = holdEarlyBytes(client.transport, rest, limits.earlySize, (error) => setUp.abort(error))
     const extra: Record<string, unknown> = {}
-    const context = { signal: setUp.signal, log: extra }
+    const context = contextOf(setUp, extra)
     const ruling = await rule(service, { client, head, host, isUpgrade: true }, context, named)
-    setUp.signal.throwIfAborted()
+    throwIfAborted(setUp.signal)
     if (ruling.kind === 'respond') {
       conclude(client.transport, closingBytes(ruling.answer))
       observer.answered(factsOf(course), ruling.answer.status, 0)
@@ -191,7 +193,7 @@ export function createWay({ services, tunnels, engine, loop, observer, limits, n
       }
       answer.parser.free()
       checkAnswer(asked, answer.head)
-      setUp.signal.throwIfAborted()
+      throwIfAborted(setUp.signal)
       setUp.leave()
       return open(course, client, origin, answer, backend, held)
     } catch (error) {
@@ -301,6 +303,18 @@ async function admit(socket: Socket, listener: Listener, setUp: SetUp): Promise<
 
 function factsOf({ setUp, client, service, backend, head }: Course): Refused {
   return { id: setUp.id, phase: setUp.phase, client, service: service?.options.id ?? null, backend, head }
+}
+
+/** Routes have no use for an AbortSignal: only who asks for it gets one made. */
+function contextOf(setUp: SetUp, log: Record<string, unknown>): HandlerContext {
+  let signal: AbortSignal | undefined
+  return {
+    log,
+    get signal() {
+      signal ??= setUp.abortSignal()
+      return signal
+    },
+  }
 }
 
 function joined(held: Held): Buffer | null {

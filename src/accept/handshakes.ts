@@ -5,6 +5,8 @@ import type { Socket } from 'node:net'
 import type { SecureContext, TLSSocket } from 'node:tls'
 import { createServer } from 'node:tls'
 import { HeadraceError } from '../errors.ts'
+import type { Signal } from '../signal.ts'
+import { throwIfAborted } from '../signal.ts'
 import type { Certificates } from './certificates.ts'
 import { wireOf } from './client.ts'
 
@@ -15,7 +17,7 @@ export interface Handshakes {
    * event: an error right behind the handshake comes before a promise goes on, and nobody would hear of it. On failure
    * the socket is destroyed. Throws tls-handshake-failed, client-closed, client-reset, or the signal's reason.
    */
-  shake<Taken>(socket: Socket, signal: AbortSignal, take: (secured: TLSSocket) => Taken): Promise<Taken>
+  shake<Taken>(socket: Socket, signal: Signal, take: (secured: TLSSocket) => Taken): Promise<Taken>
 }
 
 /** The deadline of the head covers the handshake and is shorter; this is node's own limit, behind it. */
@@ -55,12 +57,12 @@ export function createHandshakes(certificates: Certificates): Handshakes {
 
   async function shake<Taken>(
     socket: Socket,
-    signal: AbortSignal,
+    signal: Signal,
     take: (secured: TLSSocket) => Taken,
   ): Promise<Taken> {
     let aborted = () => {}
     try {
-      signal.throwIfAborted()
+      throwIfAborted(signal)
       return await new Promise<Taken>((resolve, reject) => {
         aborted = () => reject(signal.reason)
         signal.addEventListener('abort', aborted)

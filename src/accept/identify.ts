@@ -2,6 +2,7 @@
 
 import type { Socket } from 'node:net'
 import { HeadraceError } from '../errors.ts'
+import type { Signal } from '../signal.ts'
 import { unmapped } from './addresses.ts'
 import type { Sender } from './client.ts'
 import type { Listener } from './listener.ts'
@@ -14,7 +15,7 @@ import { parseProxyHeader } from './proxy-protocol.ts'
  * again. On failure the socket is destroyed. Throws proxy-header-untrusted, proxy-header-invalid, client-closed,
  * client-reset, or the signal's reason.
  */
-export async function identify(socket: Socket, listener: Listener, signal: AbortSignal): Promise<Sender> {
+export async function identify(socket: Socket, listener: Listener, signal: Signal): Promise<Sender> {
   try {
     const direct = directSender(socket, listener)
     const { proxyFrom, isUnix } = listener
@@ -40,7 +41,7 @@ function directSender(socket: Socket, listener: Listener): Sender {
   return senderOf(address, socket.remotePort ?? 0, listener)
 }
 
-function readProxyHeader(socket: Socket, signal: AbortSignal): Promise<ProxyHeader> {
+function readProxyHeader(socket: Socket, signal: Signal): Promise<ProxyHeader> {
   return new Promise((resolve, reject) => {
     let bytes: Buffer = Buffer.alloc(0)
     const settle = () => {

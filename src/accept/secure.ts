@@ -2,6 +2,7 @@
 
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import type { Signal } from '../signal.ts'
 import type { Client, Sender } from './client.ts'
 import { plainClient, tlsClient } from './client.ts'
 import type { Listener } from './listener.ts'
@@ -14,7 +15,7 @@ export async function secure(
   socket: Socket,
   sender: Sender,
   listener: Listener,
-  signal: AbortSignal,
+  signal: Signal,
 ): Promise<Client> {
   if (listener.handshakes === null) return plainClient(socket, sender, listener.address)
   const take = (secured: TLSSocket) => tlsClient(secured, socket, sender, listener.address)

@@ -6,6 +6,7 @@ import type { ErrorCode } from '../errors.ts'
 import { HeadraceError } from '../errors.ts'
 import type { Loop } from '../linux/loop.ts'
 import { tune } from '../linux/tuning.ts'
+import type { Signal } from '../signal.ts'
 import { descriptorOf, nodeTransport } from '../transport/node.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Attempt, Place } from './attempt.ts'
@@ -40,7 +41,7 @@ const ATTEMPT_DELAY_MS = 250
  */
 export async function dial(
   backend: Backend,
-  signal: AbortSignal,
+  signal: Signal,
   { loop = null, lookup = lookupAll }: DialMeans = {},
 ): Promise<Dialled> {
   const { maxConnections, connectTimeoutMs, name } = backend.options

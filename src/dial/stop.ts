@@ -2,6 +2,7 @@
 // time is enough; an AbortSignal of its own would cost more than the rest of the dial's bookkeeping.
 
 import { HeadraceError } from '../errors.ts'
+import type { Signal } from '../signal.ts'
 
 export interface Stop {
   readonly isStopped: boolean
@@ -12,7 +13,7 @@ export interface Stop {
   release(): void
 }
 
-export function createStop(signal: AbortSignal, timeoutMs: number, what: string): Stop {
+export function createStop(signal: Signal, timeoutMs: number, what: string): Stop {
   const timer = setTimeout(
     () => end(new HeadraceError('dial-timeout', `${what}, ${timeoutMs} ms`)),
     timeoutMs,

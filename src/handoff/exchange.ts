@@ -5,6 +5,7 @@ import type { RequestHead, ResponseHead } from '../head/head.ts'
 import { endToEnd, field, requestBytes, responseBytes } from '../head/head.ts'
 import type { HeadLimits, MessageParser } from '../head/llhttp.ts'
 import { readResponseHead } from '../head/read.ts'
+import type { Signal } from '../signal.ts'
 import { conclude } from '../transport/conclude.ts'
 import type { Reader, Transport } from '../transport/transport.ts'
 
@@ -31,7 +32,7 @@ export async function ask(
   client: Transport,
   origin: Transport,
   limits: HeadLimits,
-  signal: AbortSignal,
+  signal: Signal,
 ): Promise<Answer> {
   origin.write(requestBytes(request))
   let first: Buffer | null = null

@@ -1,7 +1,7 @@
 // The rules of the WebSocket handshake (RFC 6455 section 4), for the request before it goes to an origin and for the
 // origin's answer before a byte is tunnelled.
 
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { HeadraceError } from '../errors.ts'
 import type { Field, RequestHead, ResponseHead } from './head.ts'
 import { endToEnd, field, firstValue, tokensOf, valuesOf } from './head.ts'
@@ -84,9 +84,7 @@ function only(one: Field, token: string): Field {
 
 /** The value of Sec-WebSocket-Accept that belongs to a key (RFC 6455 section 4.2.2, item 5). */
 export function acceptOf(key: string): string {
-  return createHash('sha1')
-    .update(key + GUID, 'latin1')
-    .digest('base64')
+  return hash('sha1', key + GUID, 'base64')
 }
 
 /** Throws answer-wrong unless the 101 is the right answer to `request` (RFC 6455 section 4.1, "validate the server's"). */

@@ -3,6 +3,7 @@
 
 import type { ErrorCode } from '../errors.ts'
 import { HeadraceError } from '../errors.ts'
+import type { Signal } from '../signal.ts'
 import type { Reader, Transport } from '../transport/transport.ts'
 import type { RequestHead, ResponseHead } from './head.ts'
 import type { Fault, HeadLimits } from './llhttp.ts'
@@ -34,7 +35,7 @@ const RESPONSE_TROUBLES: Troubles = {
 export async function readRequestHead(
   transport: Transport,
   limits: HeadLimits,
-  signal: AbortSignal,
+  signal: Signal,
 ): Promise<{ head: RequestHead; rest: Buffer | null }> {
   const parser = new MessageParser('request', limits)
   try {
@@ -54,7 +55,7 @@ export async function readResponseHead(
   transport: Transport,
   first: Buffer | null,
   limits: HeadLimits,
-  signal: AbortSignal,
+  signal: Signal,
 ): Promise<{ head: ResponseHead; rest: Buffer | null; parser: MessageParser }> {
   const parser = new MessageParser('response', limits)
   try {
@@ -71,7 +72,7 @@ function readHead(
   parser: MessageParser,
   first: Buffer | null,
   troubles: Troubles,
-  signal: AbortSignal,
+  signal: Signal,
 ): Promise<Buffer | null> {
   return new Promise((resolve, reject) => {
     const reader = new HeadReader(transport, parser, troubles, signal, resolve, reject)
@@ -87,7 +88,7 @@ class HeadReader implements Reader {
   readonly transport: Transport
   readonly parser: MessageParser
   readonly troubles: Troubles
-  readonly signal: AbortSignal
+  readonly signal: Signal
   readonly resolve: (rest: Buffer | null) => void
   readonly reject: (reason: unknown) => void
 
@@ -95,7 +96,7 @@ class HeadReader implements Reader {
     transport: Transport,
     parser: MessageParser,
     troubles: Troubles,
-    signal: AbortSignal,
+    signal: Signal,
     resolve: (rest: Buffer | null) => void,
     reject: (reason: unknown) => void,
   ) {

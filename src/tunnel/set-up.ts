@@ -4,13 +4,15 @@
 import type { Phase } from '../end.ts'
 import type { ErrorCode } from '../errors.ts'
 import { HeadraceError } from '../errors.ts'
+import { SetUpSignal } from '../signal.ts'
 import type { Phases } from './tunnel.ts'
 
 export class SetUp {
   readonly id: string
   readonly phases: Phases = { accept: 0, tls: 0, head: 0, gate: 0, decide: 0, dial: 0, answer: 0 }
   phase: Exclude<Phase, 'tunnel'>
-  readonly #abort = new AbortController()
+  /** Every step before the tunnel listens to it; its reason is a HeadraceError. */
+  readonly signal = new SetUpSignal()
   #enteredAt = performance.now()
   #deadline: NodeJS.Timeout | undefined
 
@@ -19,9 +21,13 @@ export class SetUp {
     this.phase = phase
   }
 
-  /** Every step before the tunnel listens to it; its reason is a HeadraceError. */
-  get signal(): AbortSignal {
-    return this.#abort.signal
+  /** The same for other people's code. */
+  abortSignal(): AbortSignal {
+    const controller = new AbortController()
+    const abort = () => controller.abort(this.signal.reason)
+    this.signal.addEventListener('abort', abort)
+    if (this.signal.aborted) abort()
+    return controller.signal
   }
 
   enter(phase: Exclude<Phase, 'tunnel'>): void {
@@ -46,7 +52,7 @@ export class SetUp {
   }
 
   abort(reason: HeadraceError): void {
-    this.#abort.abort(reason)
+    this.signal.abort(reason)
   }
 }
 

@@ -239,15 +239,17 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
     shut(side ^ 1)
   }
 
+  /** FIN for `side`, behind all its bytes. */
   function shut(side: number): void {
-    if ((flagsOf(side) & FINISHED) === 0) {
-      flags[side] = flagsOf(side) | FINISHED
-      calls.shutdown(descriptorOf(side), SHUT_WR)
-    }
-    const both = flagsOf(side) & flagsOf(side ^ 1)
-    if ((both & (ENDED | FINISHED)) === (ENDED | FINISHED)) {
+    const known = flagsOf(side)
+    const isLast = (known & flagsOf(side ^ 1) & ENDED) !== 0 && (flagsOf(side ^ 1) & FINISHED) !== 0
+    if (isLast) {
+      // Closing sends the FIN as well.
       close(side >> 1, false)
       tell(side >> 1, endWord((first[side >> 1] as number) - 1, false, 0))
+    } else if ((known & FINISHED) === 0) {
+      flags[side] = known | FINISHED
+      calls.shutdown(descriptorOf(side), SHUT_WR)
     }
   }
 

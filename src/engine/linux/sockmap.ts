@@ -331,7 +331,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   function stateOf(side: number): number {
     size[0] = TCP_INFO_BYTES
     calls.getsockopt(descriptors[side] as number, IPPROTO_TCP, TCP_INFO, info, size)
-    return Number(info[0]) & 0xff
+    return Number((info[0] as bigint) & 0xffn)
   }
 
   function rebase(side: number): void {

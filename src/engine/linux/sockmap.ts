@@ -17,61 +17,32 @@
 //
 // What the relay must know besides is said at each operation.
 
-import type { Libc } from '../../linux/libc.ts'
+import { readFileSync } from 'node:fs'
 import {
   IPPROTO_TCP,
   libc,
+  O_CLOEXEC,
+  O_NONBLOCK,
   PROT_READ,
   PROT_WRITE,
   SIOCOUTQ,
   SO_COOKIE,
   SO_RCVLOWAT,
   SOL_SOCKET,
+  SPLICE_F_NONBLOCK,
   TCP_INFO,
 } from '../../linux/libc.ts'
-import type { Bpf } from './bpf.ts'
-import {
-  ATTACH_SK_SKB_VERDICT,
-  createBpf,
-  MAP_MMAPABLE,
-  MAP_NO_PREALLOC,
-  MAP_TYPE_ARRAY,
-  MAP_TYPE_HASH,
-  MAP_TYPE_RINGBUF,
-  MAP_TYPE_SOCKHASH,
-  PROGRAM_TYPE_SK_SKB,
-} from './bpf.ts'
-import { mapMemory, mapRing, ringSizeFor } from './ring.ts'
-import {
-  BYTES,
-  CEILING,
-  COST,
-  FIELDS,
-  HANDLED,
-  LIMIT,
-  NOTICE,
-  PASSED,
-  TOLD,
-  type VerdictMaps,
-  verdictProgram,
-} from './verdict.ts'
+import { createBpf } from './bpf.ts'
+import type { SockmapHandle } from './maps.ts'
+import { mapMemory, mapRing } from './ring.ts'
+import { BYTES, CEILING, COST, FIELDS, HANDLED, LIMIT, NOTICE, PASSED, TOLD } from './verdict.ts'
 
 /** What a direction may keep waiting in the kernel, payload and PACKET_COST for each packet: nothing else counts it. */
 export const BOUND = 4 * 1024 * 1024
 /** How much goes through between two looks at whether the other side keeps up. */
 const STEP = BOUND / 4
-/** Passed bytes that nobody has read: many times what a receive buffer holds, so that only a process that stands still gets there. */
-const PASSED_BOUND = 64 * 1024 * 1024
 /** More than a direction ever counts. */
 const NO_LIMIT = Number.MAX_SAFE_INTEGER
-
-/** Descriptors and sizes: what a worker thread needs to use the maps that the main thread has made. */
-export interface SockmapHandle extends VerdictMaps {
-  readonly slots: number
-  readonly verdicts: number
-  readonly program: number
-  readonly ringBytes: number
-}
 
 /** Way of a direction, as `attend` finds it; `lost` means that bytes are gone and the tunnel must be reset. */
 export type Way = 'kernel' | 'user' | 'passed' | 'lost'
@@ -83,98 +54,56 @@ const BYTES_ACKED = 15
 const ESTABLISHED = 1
 const CAN_RECEIVE = [ESTABLISHED, 4, 5]
 
-/** An event of one side can be outstanding in three ways (notice, passed, lost), of 16 bytes each. */
-const RING_BYTES_PER_SIDE = 48
-
-/** Throws an Error whose message says what is missing, in words. Needs CAP_BPF and CAP_NET_ADMIN; users need neither. */
-export function openSockmap(slots: number): SockmapHandle {
-  const calls = libc()
-  const bpf = createBpf(calls)
-  const made: number[] = []
-  const keep = (fd: number) => {
-    made.push(fd)
-    return fd
-  }
-  try {
-    return makeMaps(calls, bpf, slots, keep)
-  } catch (error) {
-    for (const fd of made) calls.close(fd)
-    throw new Error(reasonOf(error as NodeJS.ErrnoException), { cause: error })
-  }
-}
-
-function makeMaps(calls: Libc, bpf: Bpf, slots: number, keep: (fd: number) => number): SockmapHandle {
-  const count = slots * 2
-  const sockets = { type: MAP_TYPE_SOCKHASH, key: 8, value: 4, size: count }
-  const peers = keep(bpf.createMap({ ...sockets, name: 'headrace_peers' }))
-  const verdicts = keep(bpf.createMap({ ...sockets, name: 'headrace_verdic' }))
-  const ringBytes = ringSizeFor(calls, count * RING_BYTES_PER_SIDE)
-  const ring = keep(
-    bpf.createMap({ type: MAP_TYPE_RINGBUF, key: 0, value: 0, size: ringBytes, name: 'headrace_ring' }),
-  )
-  const sides = keep(
-    bpf.createMap({
-      type: MAP_TYPE_HASH,
-      key: 8,
-      value: 4,
-      size: count,
-      flags: MAP_NO_PREALLOC,
-      name: 'headrace_sides',
-    }),
-  )
-  const states = keep(
-    bpf.createMap({
-      type: MAP_TYPE_ARRAY,
-      key: 4,
-      value: FIELDS * 8,
-      size: count,
-      flags: MAP_MMAPABLE,
-      name: 'headrace_states',
-    }),
-  )
-  const maps = { peers, sides, states, ring }
-  const program = keep(bpf.load(PROGRAM_TYPE_SK_SKB, verdictProgram(maps), 'headrace'))
-  bpf.attach(program, verdicts, ATTACH_SK_SKB_VERDICT)
-  return { ...maps, slots, verdicts, program, ringBytes }
-}
-
-/** When no tunnel is left and every user of it has been closed. */
-export function closeSockmap(handle: SockmapHandle): void {
-  const { program, verdicts, peers, sides, states, ring } = handle
-  for (const fd of [program, verdicts, peers, sides, states, ring]) libc().close(fd)
-}
-
-function reasonOf({ code, message, syscall = '' }: NodeJS.ErrnoException): string {
-  switch (code) {
-    case 'EPERM':
-    case 'EACCES':
-      return `${syscall}: not permitted, it needs the capabilities CAP_BPF and CAP_NET_ADMIN`
-    case 'ENOSYS':
-      return `${syscall}: the kernel has no bpf(2) (CONFIG_BPF_SYSCALL)`
-    case 'EINVAL':
-      return `${syscall}: unknown to this kernel, it needs Linux 5.13 with CONFIG_BPF_STREAM_PARSER`
-    default:
-      return message
-  }
-}
+const NO_BYTES = Buffer.alloc(0)
+/** As much as a new pipe holds. */
+const REST_BYTES = 64 * 1024
 
 export interface Sockmap {
   /** A descriptor, readable (EPOLLIN) when `events` has something; edge-triggered will do. */
   readonly ring: number
-  /** The two directions of `slot`: the mask of those the kernel has taken, 1 for the client's, 2 for the origin's. */
+  /**
+   * Takes what it can of a tunnel, and first what has arrived already: the mask of the sides whose bytes the kernel
+   * redirects from now on, 1 for the client, 2 for the origin. The others are as `user`. Nothing of the tunnel may be in
+   * the process: no byte that was read and not sent. A side whose FIN has come or gone is refused, and then mostly both:
+   * with 0 nothing is left of the tunnel here.
+   */
   join(slot: number, client: number, origin: number): number
   /** Sides (slot * 2 for the client, slot * 2 + 1 for the origin) to `attend`. Some may be of tunnels long gone. */
   events(visit: (side: number) => void): void
+  /**
+   * Lets the direction go on if the other side keeps up, else takes it back, and says how it is now. For `user` and
+   * `passed`: send nothing to the other side before `drained`, and then `rest` first.
+   */
   attend(side: number): Way
+  /** What was read in taking it back; nearly always nothing. It is given out once. */
+  rest(side: number): Buffer
+  /** All that was redirected has reached the other socket's send queue: a FIN or other bytes may follow. Nobody is woken for it. */
   drained(side: number): boolean
+  /** So many bytes were received in the way `passed`. */
   took(side: number, size: number): void
+  /** `passed` → `kernel`, if all that was passed has been received and sent: try it when recv says EAGAIN. */
   settle(side: number): boolean
+  /**
+   * `user` → `kernel`: when all that was received has been sent. False if the kernel refuses (a FIN has come, or was sent
+   * to this side), or if it isn't drained.
+   */
   give(side: number): boolean
   /** Bytes that the kernel has redirected from this side since `join`. */
   bytes(side: number): number
+  /** After both were closed, which takes them out of the maps and drops what waits to be sent: see `drained`. */
   leave(slot: number): void
   /** Ends this user of the maps; not the maps. */
   close(): void
+}
+
+/**
+ * How many passed bytes may lie on a socket: twice what a receive buffer can hold (tcp(7)). The window keeps them below
+ * that, but for one case: while bytes of the other direction wait to be sent on the same socket, what is passed queues
+ * up behind them and is counted by nobody (sk_psock_verdict_apply in net/core/skmsg.c).
+ */
+function passedBoundOf(): number {
+  const [, , most = 0] = readFileSync('/proc/sys/net/ipv4/tcp_rmem', 'latin1').split('\t').map(Number)
+  return most * 2
 }
 
 /** For one thread at a time; the relay's. */
@@ -195,6 +124,8 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   /** Bytes and cost at the last look that let it go on. */
   const markBytes = new Float64Array(count)
   const markCost = new Float64Array(count)
+  const rests = new Map<number, Buffer>()
+  const passedBound = passedBoundOf()
   /** Passed bytes that have been read since the last `settle`. */
   const read = new Float64Array(count)
 
@@ -246,7 +177,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     calls.getsockopt(fd, SOL_SOCKET, SO_COOKIE, key, size)
     cookies[side] = key[0] as bigint
     for (const name of [BYTES, COST, PASSED, TOLD, HANDLED]) setField(side, name, 0)
-    setField(side, CEILING, PASSED_BOUND)
+    setField(side, CEILING, passedBound)
     read[side] = 0
     start(side)
     value[0] = side
@@ -303,10 +234,45 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     removeAt(handle.verdicts, side)
     inserted[side] = 0
     // Its recv is still the one for sockets with a program; putting it in a map once more gives it the plain one back.
-    if (state === ESTABLISHED) putSocket(handle.peers, side ^ 1, side)
+    if (state === ESTABLISHED) return putSocket(handle.peers, side ^ 1, side) === 0 ? 'user' : readRest(side)
     // A half-closed one can't be put in: but nothing is sent to it any more, so it can leave altogether.
-    else removeAt(handle.peers, side ^ 1)
+    removeAt(handle.peers, side ^ 1)
     return 'user'
+  }
+
+  /**
+   * Its FIN came while it was being taken back, so that it can't be put into a map again, and the recv that it has left
+   * sees no bytes that the program didn't pass. Splice does: a few, since it was a moment.
+   */
+  function readRest(side: number): Way {
+    const pipe = new Int32Array(2)
+    if (calls.pipe2(pipe, O_NONBLOCK | O_CLOEXEC) === -1) return 'lost'
+    const [output = -1, input = -1] = pipe
+    const chunks: Buffer[] = []
+    for (;;) {
+      const taken = calls.splice(
+        descriptors[side] as number,
+        null,
+        input,
+        null,
+        REST_BYTES,
+        SPLICE_F_NONBLOCK,
+      )
+      if (taken <= 0) break
+      const chunk = Buffer.alloc(taken)
+      calls.read(output, chunk, taken)
+      chunks.push(chunk)
+    }
+    calls.close(output)
+    calls.close(input)
+    rests.set(side, Buffer.concat(chunks))
+    return 'user'
+  }
+
+  function rest(side: number): Buffer {
+    const bytes = rests.get(side) ?? NO_BYTES
+    rests.delete(side)
+    return bytes
   }
 
   function drained(side: number): boolean {
@@ -341,7 +307,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   function took(side: number, amount: number): void {
     const total = (read[side] as number) + amount
     read[side] = total
-    setField(side, CEILING, field(side, HANDLED) + total + PASSED_BOUND)
+    setField(side, CEILING, field(side, HANDLED) + total + passedBound)
   }
 
   function settle(side: number): boolean {
@@ -379,5 +345,5 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     lines.unmap()
   }
 
-  return { ring: handle.ring, join, events, attend, drained, took, settle, give, bytes, leave, close }
+  return { ring: handle.ring, join, events, attend, rest, drained, took, settle, give, bytes, leave, close }
 }

@@ -170,6 +170,8 @@ export const SHUT_WR = 1
 
 export const SOL_SOCKET = 1
 export const SO_ERROR = 4
+export const SO_SNDBUF = 7
+export const SO_RCVBUF = 8
 export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
 export const SO_RCVLOWAT = 18

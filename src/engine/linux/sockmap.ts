@@ -75,11 +75,13 @@ export interface Sockmap {
    * `passed`: send nothing to the other side before `drained`, and then `rest` first.
    */
   attend(side: number): Way
+  /** Takes a direction of the way `kernel` back, whatever the other side does; see `attend`. */
+  takeBack(side: number): Way
   /** What was read in taking it back; nearly always nothing. It is given out once. */
   rest(side: number): Buffer
   /** All that was redirected has reached the other socket's send queue: a FIN or other bytes may follow. Nobody is woken for it. */
   drained(side: number): boolean
-  /** So many bytes were received in the way `passed`. */
+  /** So many bytes were received; counts in the way `passed`. */
   took(side: number, size: number): void
   /** `passed` → `kernel`, if all that was passed has been received and sent: try it when recv says EAGAIN. */
   settle(side: number): boolean
@@ -104,6 +106,14 @@ export interface Sockmap {
 function passedBoundOf(): number {
   const [, , most = 0] = readFileSync('/proc/sys/net/ipv4/tcp_rmem', 'latin1').split('\t').map(Number)
   return most * 2
+}
+
+/** Reads how many bytes the kernel has redirected from a side since its `join`, from any thread. */
+export function redirectedBytes(handle: SockmapHandle): (side: number) => number {
+  const lines = mapMemory(libc(), handle.states, 0, handle.slots * 2 * FIELDS * 8, PROT_READ)
+  const fields = new BigInt64Array(lines.bytes)
+  // No Atomics: they would want to write. The processor reads 64 bits at once.
+  return (side) => Number(fields[side * FIELDS + BYTES])
 }
 
 /** For one thread at a time; the relay's. */
@@ -305,6 +315,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   }
 
   function took(side: number, amount: number): void {
+    if (inserted[side] === 0) return
     const total = (read[side] as number) + amount
     read[side] = total
     setField(side, CEILING, field(side, HANDLED) + total + passedBound)
@@ -336,6 +347,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   function leave(slot: number): void {
     for (const side of [slot * 2, slot * 2 + 1]) {
       removeAt(handle.sides, side)
+      setField(side, BYTES, 0)
       inserted[side] = 0
     }
   }
@@ -345,5 +357,19 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     lines.unmap()
   }
 
-  return { ring: handle.ring, join, events, attend, rest, drained, took, settle, give, bytes, leave, close }
+  return {
+    ring: handle.ring,
+    join,
+    events,
+    attend,
+    takeBack,
+    rest,
+    drained,
+    took,
+    settle,
+    give,
+    bytes,
+    leave,
+    close,
+  }
 }

@@ -83,6 +83,8 @@ export interface Sockmap {
   drained(side: number): boolean
   /** So many bytes were received; counts in the way `passed`. */
   took(side: number, size: number): void
+  /** Whether all that was passed has been received: otherwise recv's EOF comes too early. */
+  isRead(side: number): boolean
   /** `passed` → `kernel`, if all that was passed has been received and sent: try it when recv says EAGAIN. */
   settle(side: number): boolean
   /**
@@ -235,6 +237,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   }
 
   function takeBack(side: number): Way {
+    if (inserted[side] === 0) return 'user'
     // From here it can't begin to pass; a packet that is being judged by the old limit is done when TCP_INFO has had the
     // socket's lock.
     setField(side, LIMIT, NO_LIMIT)
@@ -321,6 +324,10 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     setField(side, CEILING, field(side, HANDLED) + total + passedBound)
   }
 
+  function isRead(side: number): boolean {
+    return field(side, PASSED) === field(side, HANDLED) + (read[side] as number)
+  }
+
   function settle(side: number): boolean {
     const total = field(side, HANDLED) + (read[side] as number)
     if (field(side, PASSED) !== total) return false
@@ -363,6 +370,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     events,
     attend,
     takeBack,
+    isRead,
     rest,
     drained,
     took,

@@ -4,7 +4,7 @@ import { HeadraceError } from '../errors.ts'
 import type { Loop } from '../linux/loop.ts'
 import { loop } from '../linux/loop.ts'
 import type { Engine } from './engine.ts'
-import { createEpollEngine } from './linux/epoll.ts'
+import { createEpollEngine, createSockmapEngine } from './linux/takeover.ts'
 import { streamEngine } from './stream.ts'
 
 export type EngineChoice = 'auto' | 'sockmap' | 'epoll' | 'stream'
@@ -25,7 +25,7 @@ export function chooseEngine(choice: EngineChoice): Chosen {
     case 'epoll':
       return { engine: created(choice, createEpollEngine), loop: loop(), reason: 'as configured' }
     case 'sockmap':
-      throw new HeadraceError('engine-unavailable', 'sockmap')
+      return { engine: created(choice, createSockmapEngine), loop: loop(), reason: 'as configured' }
     case 'auto':
       return best()
   }

@@ -9,6 +9,7 @@ import {
   EFD_CLOEXEC,
   EFD_NONBLOCK,
   EPOLL_CLOEXEC,
+  EPOLL_CTL_ADD,
   EPOLLET,
   EPOLLIN,
   errorName,
@@ -20,19 +21,23 @@ import {
   systemError,
 } from '../../linux/libc.ts'
 import type { Watcher } from '../../linux/loop.ts'
-import { loop } from '../../linux/loop.ts'
+import { CONNECTION_EDGES, loop } from '../../linux/loop.ts'
 import type { Detached } from '../../transport/transport.ts'
 import type { EarlyBytes, SpliceEnd, SpliceOwner, Splicing } from '../engine.ts'
 import { howOf, STOP_TIMEOUT_MS } from '../engine.ts'
+import { openSockmap } from './maps.ts'
 import type { Order } from './orders.ts'
 import { register } from './registration.ts'
 import { WAKE } from './relay.ts'
+import { redirectedBytes } from './sockmap.ts'
 import type { Tables } from './tables.ts'
 import {
   createTables,
   ENDED_BY_EDGE,
   endWord,
   errorOfEnd,
+  MODE_EPOLL,
+  MODE_SOCKMAP,
   SIGNALLED,
   STOPPED,
   takeEnded,
@@ -60,6 +65,8 @@ export class Kernel implements Watcher {
   /** Slots that were used before and are free. */
   readonly #free: number[] = []
   #size = 0
+  /** Bytes that the kernel has moved from a side; null without sockmap. */
+  #redirected: ((side: number) => number) | null = null
   /** False from when the relay's thread has failed on: then nothing more is given to it. */
   isRunning = true
 
@@ -70,7 +77,7 @@ export class Kernel implements Watcher {
     this.#epoll = checked(calls, calls.epoll_create1(EPOLL_CLOEXEC), 'epoll_create1')
     this.#wake = checked(calls, calls.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), 'eventfd')
     this.#endings = checked(calls, calls.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), 'eventfd')
-    register(calls, this.#epoll, this.#wake, WAKE, 0)
+    register(calls, this.#epoll, EPOLL_CTL_ADD, this.#wake, EPOLLIN | EPOLLET, WAKE, 0)
     // Edge-triggered, every write is an edge: nobody needs to read them (eventfd(2)).
     loop().watchAlways(this.#endings, this, EPOLLIN | EPOLLET)
     this.#orders = new MessageChannel()
@@ -109,12 +116,12 @@ export class Kernel implements Watcher {
     origin: Detached,
     early: EarlyBytes,
     owner: SpliceOwner,
-    engine: 'epoll',
+    engine: 'epoll' | 'sockmap',
   ): Splicing {
     const slot = this.#free.pop() ?? this.#open.length
-    const { descriptors, bytes, generations } = this.tables
+    const { descriptors, bytes, generations, modes } = this.tables
     const generation = ((generations[slot] as number) + 1) | 0
-    const splicing = new KernelSplicing(this, owner, slot, generation, engine)
+    const splicing = new KernelSplicing(this, owner, slot, generation)
     this.#open[slot] = splicing
     this.#size += 1
     if (this.#size === 1) this.#worker.ref()
@@ -122,17 +129,38 @@ export class Kernel implements Watcher {
     const fromOrigin = [...early.fromOrigin, ...origin.unread]
     descriptors[slot * 2] = client.descriptor
     descriptors[slot * 2 + 1] = origin.descriptor
+    modes[slot] = engine === 'sockmap' ? MODE_SOCKMAP : MODE_EPOLL
     bytes[slot * 2] = lengthOf(fromClient)
     bytes[slot * 2 + 1] = lengthOf(fromOrigin)
     Atomics.store(generations, slot, generation)
     const toOrigin = this.#send(origin.descriptor, fromClient)
     const toClient = this.#send(client.descriptor, fromOrigin)
-    if (toClient !== null || toOrigin !== null) {
+    if (engine === 'sockmap' || toClient !== null || toOrigin !== null) {
       this.order({ kind: 'begin', slot, generation, toClient, toOrigin })
     } else if (!this.#register(slot, generation)) {
       this.#abandon(slot, this.calls.errno())
     }
     return splicing
+  }
+
+  engineOf(slot: number): 'epoll' | 'sockmap' {
+    return this.tables.modes[slot] === MODE_SOCKMAP ? 'sockmap' : 'epoll'
+  }
+
+  /** Bytes taken from a side so far: those of the relay, and those that the kernel redirected. */
+  bytesFrom(side: number): number {
+    const relayed = this.tables.bytes[side] as number
+    const isOpen = this.tables.descriptors[side] !== -1
+    if (this.#redirected === null || !isOpen || this.engineOf(side >> 1) === 'epoll') return relayed
+    return relayed + this.#redirected(side)
+  }
+
+  /** Lets tunnels be given to the kernel. Throws an Error that says in words why they can't. */
+  openSockmap(): void {
+    if (this.#redirected !== null) return
+    const handle = openSockmap(this.tables.slots)
+    this.#redirected = redirectedBytes(handle)
+    this.order({ kind: 'sockmap', handle })
   }
 
   /** True if there is room for one more. */
@@ -174,7 +202,15 @@ export class Kernel implements Watcher {
   #register(slot: number, generation: number): boolean {
     const { descriptors } = this.tables
     return [slot * 2, slot * 2 + 1].every((side) =>
-      register(this.calls, this.#epoll, descriptors[side] as number, side, generation),
+      register(
+        this.calls,
+        this.#epoll,
+        EPOLL_CTL_ADD,
+        descriptors[side] as number,
+        CONNECTION_EDGES,
+        side,
+        generation,
+      ),
     )
   }
 
@@ -207,34 +243,38 @@ export class Kernel implements Watcher {
   }
 }
 
+type Final = Pick<Splicing, 'clientToOrigin' | 'originToClient'> & { readonly engine: 'epoll' | 'sockmap' }
+
 /** One object for each tunnel, in which the main thread keeps what it has to know. */
 class KernelSplicing implements Splicing {
   readonly kernel: Kernel
   readonly owner: SpliceOwner
   readonly slot: number
   readonly generation: number
-  readonly engine: 'epoll'
   /** Kept from the tables when it is over, since its slot goes to another. */
-  finalBytes: readonly [number, number] | null = null
+  final: Final | null = null
 
-  constructor(kernel: Kernel, owner: SpliceOwner, slot: number, generation: number, engine: 'epoll') {
+  constructor(kernel: Kernel, owner: SpliceOwner, slot: number, generation: number) {
     this.kernel = kernel
     this.owner = owner
     this.slot = slot
     this.generation = generation
-    this.engine = engine
+  }
+
+  get engine(): 'epoll' | 'sockmap' {
+    return this.final?.engine ?? this.kernel.engineOf(this.slot)
   }
 
   get clientToOrigin(): number {
-    return this.finalBytes?.[0] ?? (this.kernel.tables.bytes[this.slot * 2] as number)
+    return this.final?.clientToOrigin ?? this.kernel.bytesFrom(this.slot * 2)
   }
 
   get originToClient(): number {
-    return this.finalBytes?.[1] ?? (this.kernel.tables.bytes[this.slot * 2 + 1] as number)
+    return this.final?.originToClient ?? this.kernel.bytesFrom(this.slot * 2 + 1)
   }
 
   stop(how: 'fin' | 'reset'): void {
-    if (this.finalBytes !== null) return
+    if (this.final !== null) return
     const { slot, generation } = this
     if (how === 'reset') return void this.kernel.order({ kind: 'cut', slot, generation, isReset: true })
     this.kernel.order({ kind: 'finish', slot, generation })
@@ -242,13 +282,14 @@ class KernelSplicing implements Splicing {
   }
 
   over(word: number): void {
-    this.finalBytes = [this.clientToOrigin, this.originToClient]
+    const { engine, clientToOrigin, originToClient } = this
+    this.final = { engine, clientToOrigin, originToClient }
     this.owner.spliceEnded(endOf(word))
   }
 }
 
-function cut({ kernel, slot, generation, finalBytes }: KernelSplicing): void {
-  if (finalBytes === null) kernel.order({ kind: 'cut', slot, generation, isReset: false })
+function cut({ kernel, slot, generation, final }: KernelSplicing): void {
+  if (final === null) kernel.order({ kind: 'cut', slot, generation, isReset: false })
 }
 
 function endOf(word: number): SpliceEnd {

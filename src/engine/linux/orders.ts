@@ -1,8 +1,12 @@
 // What the main thread tells the relay, but for new tunnels, which it registers itself: rare things, as messages that the
 // relay takes when its eventfd wakes it.
 
+import type { SockmapHandle } from './maps.ts'
+
 export type Order =
-  /** Begins a tunnel for which bytes are left over that its sides did not take at once. */
+  /** From now on tunnels may be given to the kernel. */
+  | { readonly kind: 'sockmap'; readonly handle: SockmapHandle }
+  /** Begins a tunnel that the kernel is to redirect, or that has bytes left over that its sides did not take at once. */
   | {
       readonly kind: 'begin'
       readonly slot: number

@@ -12,7 +12,11 @@
 import type { Libc } from '../../linux/libc.ts'
 import {
   EAGAIN,
+  ENOBUFS,
+  EPOLL_CTL_ADD,
+  EPOLL_CTL_MOD,
   EPOLLERR,
+  EPOLLET,
   EPOLLHUP,
   EPOLLIN,
   EPOLLOUT,
@@ -30,8 +34,12 @@ import {
 } from '../../linux/libc.ts'
 import type { Pipe } from './pipes.ts'
 import { createPipes, PIPE_BYTES } from './pipes.ts'
+import type { Redirect } from './redirect.ts'
+import { createRedirect } from './redirect.ts'
+import { register } from './registration.ts'
+import type { Sockmap } from './sockmap.ts'
 import type { Tables } from './tables.ts'
-import { ENDED_BY_OPERATOR, endWord, pushEnded } from './tables.ts'
+import { ENDED_BY_OPERATOR, endWord, MODE_EPOLL, MODE_SOCKMAP, pushEnded } from './tables.ts'
 
 // What is known of a side, as bits.
 
@@ -62,17 +70,22 @@ export interface Relay {
   turn(): void
   /** Bytes that are sent to a side before any others; before its first event. */
   keep(side: number, bytes: Buffer): void
+  /** Begins a tunnel whose sides are in the tables. False if the system refuses to watch them. */
+  begin(slot: number): boolean
+  /** From now on a tunnel is given to the kernel if its mode says so. */
+  useSockmap(sockmap: Sockmap): void
   /** FIN to both sides, after what is kept; what comes from now on is dropped. */
   finish(slot: number): void
   /** Both sides are closed now, with RST or without. */
   cut(slot: number, isReset: boolean): void
 }
 
-/** An index of no side: the event is for the thread itself. */
+/** Indexes of no side: the event is for the thread itself. */
 export const WAKE = -1
+const RING = -2
 
 export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: () => void): Relay {
-  const { descriptors, bytes, generations } = tables
+  const { descriptors, bytes, generations, modes } = tables
   const { recv, send, splice, epoll_wait } = calls
   const events = new Int32Array(BATCH * EVENT_WORDS)
   const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES)
@@ -85,13 +98,16 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
   /** By source. */
   const filled = new Map<number, Pipe>()
   let queue: number[] = []
+  let redirect: Redirect | null = null
 
   function turn(): void {
-    const count = epoll_wait(epoll, events, BATCH, queue.length > 0 ? 0 : -1)
+    const patience = redirect === null ? -1 : redirect.poll()
+    const count = epoll_wait(epoll, events, BATCH, queue.length > 0 ? 0 : patience)
     for (let index = 0; index < count; index += 1) {
       const at = index * EVENT_WORDS
       const side = events[at + EVENT_DATA] as number
       if (side === WAKE) woken()
+      else if (side === RING) redirect?.hear()
       else if (Atomics.load(generations, side >> 1) === events[at + EVENT_DATA + 1]) {
         serve(side, events[at] as number)
       }
@@ -115,7 +131,8 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
     if (seen & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
       const ahead = seen & ~(EPOLLIN | EPOLLOUT) ? READABLE | HAS_END_AHEAD : READABLE
       flags[side] = flagsOf(side) | ahead
-      pump(side)
+      // The kernel has moved what came before a RST, and it is no FIN.
+      if (!(seen & EPOLLERR && isRedirected(side))) pump(side)
     }
     // Reading has told of the RST, unless the other side takes nothing, or a FIN was read before.
     if (seen & EPOLLERR && !isOver(side)) {
@@ -126,7 +143,8 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
 
   /** Moves what `side` has sent to the other side. */
   function pump(side: number): void {
-    if (isOver(side) || (kept.size > 0 && kept.has(side ^ 1))) return
+    if (isOver(side) || (redirect !== null && !mayRead(redirect, side))) return
+    if (kept.size > 0 && kept.has(side ^ 1)) return
     const known = flagsOf(side)
     if (known & BULK) pumpBulk(side)
     else if ((known & (READABLE | ENDED)) === READABLE) pumpCopies(side)
@@ -137,13 +155,11 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
       const size = recv(descriptorOf(side), scratch, SCRATCH_BYTES, 0)
       if (size <= 0) return void stopped(side, size)
       bytes[side] = (bytes[side] as number) + size
+      redirect?.took(side, size)
       if (!pass(side ^ 1, size)) return
       if (size < SCRATCH_BYTES) {
         // A short read has emptied it; what comes later has an edge of its own.
-        if ((flagsOf(side) & HAS_END_AHEAD) === 0) {
-          flags[side] = flagsOf(side) & ~READABLE
-          return
-        }
+        if ((flagsOf(side) & HAS_END_AHEAD) === 0) return void emptied(side)
       } else if (startBulk(side)) return void pumpBulk(side)
     }
     enqueue(side)
@@ -162,14 +178,23 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
 
   /** Reading gave no bytes: a FIN, nothing more for now, or an error. */
   function stopped(side: number, size: number): void {
+    if (size === 0 && redirect?.awaits(side) === true) return
     if (size === 0) return void ended(side)
     const error = calls.errno()
-    if (error === EAGAIN) flags[side] = flagsOf(side) & ~READABLE
+    if (error === EAGAIN) emptied(side)
     else fail(side, error)
   }
 
+  /** Nothing more for now, and all of it has been sent. */
+  function emptied(side: number): void {
+    flags[side] = flagsOf(side) & ~READABLE
+    if (redirect === null || redirect.emptied(side)) return
+    flags[side] = flagsOf(side) | READABLE
+    enqueue(side)
+  }
+
   function startBulk(side: number): boolean {
-    if (flagsOf(side ^ 1) & (FINISHED | FINISHING)) return false
+    if (flagsOf(side ^ 1) & (FINISHED | FINISHING) || redirect?.allowsBulk(side) === false) return false
     const pipe = pipes.take()
     if (pipe === null) return false
     filled.set(side, pipe)
@@ -202,7 +227,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
     const error = size === -1 ? calls.errno() : 0
     endBulk(side)
     if (size === 0) ended(side)
-    else if (error === EAGAIN) flags[side] = flagsOf(side) & ~READABLE
+    else if (error === EAGAIN) emptied(side)
     else fail(side, error)
     return false
   }
@@ -219,6 +244,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
   function flush(side: number): void {
     const waiting = kept.get(side)
     if (waiting !== undefined) {
+      if (redirect?.isDrained(side ^ 1) === false) return
       const sent = send(descriptorOf(side), waiting, waiting.length, MSG_NOSIGNAL)
       if (sent === -1) {
         if (calls.errno() !== EAGAIN) fail(side, calls.errno())
@@ -265,9 +291,11 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
     first[slot] = ENDED_BY_OPERATOR + 1
     for (const side of [slot * 2, slot * 2 + 1]) {
       if (isOver(side)) return
+      redirect?.takeBack(side ^ 1)
+      if (isOver(side)) return
       keepPiped(side ^ 1)
       flags[side] = flagsOf(side) | FINISHING
-      if (!kept.has(side)) shut(side)
+      if (!kept.has(side) && redirect?.isDrained(side ^ 1) !== false) shut(side)
     }
     for (const side of [slot * 2, slot * 2 + 1]) if (!isOver(side)) enqueue(side)
   }
@@ -296,9 +324,62 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
       kept.delete(side)
       if (isReset) calls.setsockopt(descriptor, SOL_SOCKET, SO_LINGER, LINGER_RST, LINGER_RST.byteLength)
       calls.close(descriptor)
+      if (redirect !== null) bytes[side] = (bytes[side] as number) + redirect.bytes(side)
       descriptors[side] = -1
       flags[side] = 0
     }
+    redirect?.leave(slot)
+  }
+
+  // What the kernel redirects.
+
+  function begin(slot: number): boolean {
+    if (modes[slot] === MODE_SOCKMAP && !joined(slot)) modes[slot] = MODE_EPOLL
+    return watch(slot * 2, EPOLL_CTL_ADD) && watch(slot * 2 + 1, EPOLL_CTL_ADD)
+  }
+
+  /** Bytes that are left over go first, and only the relay can send them. */
+  function joined(slot: number): boolean {
+    if (redirect === null || kept.has(slot * 2) || kept.has(slot * 2 + 1)) return false
+    return redirect.join(slot)
+  }
+
+  /** Data of a side is no event, nor that it takes more, where the kernel moves the bytes; its end always is. */
+  function watch(side: number, operation: number): boolean {
+    const edges =
+      EPOLLRDHUP | EPOLLET | (isRedirected(side) ? 0 : EPOLLIN) | (isRedirected(side ^ 1) ? 0 : EPOLLOUT)
+    const generation = generations[side >> 1] as number
+    return register(calls, epoll, operation, descriptorOf(side), edges, side, generation)
+  }
+
+  function mayRead({ mayRead }: Redirect, side: number): boolean {
+    const known = flagsOf(side)
+    return (known & ENDED) === 0 && mayRead(side, (known & HAS_END_AHEAD) !== 0)
+  }
+
+  function isRedirected(side: number): boolean {
+    return redirect?.redirects(side) === true
+  }
+
+  function useSockmap(sockmap: Sockmap): void {
+    redirect = createRedirect(sockmap, tables.slots, {
+      descriptors,
+      watch: (side) => void watch(side, EPOLL_CTL_MOD),
+      resume,
+      ended,
+      first: (side, data) => void kept.set(side ^ 1, data),
+      lost: (side) => fail(side, ENOBUFS),
+    })
+    register(calls, epoll, EPOLL_CTL_ADD, redirect.ring, EPOLLIN | EPOLLET, RING, 0)
+  }
+
+  function resume(side: number): void {
+    if (isOver(side)) return
+    flags[side] = flagsOf(side) | READABLE
+    const sink = side ^ 1
+    if (kept.has(sink)) flush(sink)
+    else if (flagsOf(sink) & FINISHING && redirect?.isDrained(side) !== false) shut(sink)
+    if (!isOver(side)) pump(side)
   }
 
   function tell(slot: number, word: number): void {
@@ -331,5 +412,5 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
     return flags[side] as number
   }
 
-  return { turn, keep: (side, data) => void kept.set(side, data), finish, cut }
+  return { turn, keep: (side, data) => void kept.set(side, data), begin, useSockmap, finish, cut }
 }

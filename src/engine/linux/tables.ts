@@ -13,6 +13,8 @@ export interface Tables {
   readonly bytes: Float64Array
   /** By slot: how often it was taken. An event or order for an earlier tunnel in the same slot is for nobody. */
   readonly generations: Int32Array
+  /** By slot: what moves its bytes. Written by main; by the relay if the kernel refuses a tunnel. */
+  readonly modes: Uint8Array
   /** By slot: how it ended (see `endWord`). */
   readonly ends: Int32Array
   /** Slots whose tunnels have ended, as a ring: one place for each slot, so that it is never too full. */
@@ -20,6 +22,9 @@ export interface Tables {
   /** The ring's head and tail, and two words between the threads. */
   readonly cursor: Int32Array
 }
+
+export const MODE_EPOLL = 0
+export const MODE_SOCKMAP = 1
 
 /** Where the relay writes in the ring. */
 export const HEAD = 0
@@ -37,6 +42,7 @@ export function createTables(slots: number): Tables {
     descriptors: words(slots * 2),
     bytes: new Float64Array(new SharedArrayBuffer(slots * 2 * 8)),
     generations: words(slots),
+    modes: new Uint8Array(new SharedArrayBuffer(slots)),
     ends: words(slots),
     ended: words(slots),
     cursor: words(4),

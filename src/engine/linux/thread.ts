@@ -4,8 +4,8 @@ import type { MessagePort } from 'node:worker_threads'
 import { receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { libc } from '../../linux/libc.ts'
 import type { Order } from './orders.ts'
-import { register } from './registration.ts'
 import { createRelay } from './relay.ts'
+import { useSockmap } from './sockmap.ts'
 import type { Tables } from './tables.ts'
 import { HEAD, SIGNALLED, STOPPED } from './tables.ts'
 
@@ -39,6 +39,7 @@ function takeOrders(): void {
 }
 
 function obey(order: Order): void {
+  if (order.kind === 'sockmap') return void relay.useSockmap(useSockmap(order.handle))
   const { slot, generation } = order
   // It may have ended while the order was on its way.
   if (Atomics.load(generations, slot) !== generation || descriptors[slot * 2] === -1) return
@@ -47,12 +48,8 @@ function obey(order: Order): void {
   else begin(order)
 }
 
-function begin({ slot, generation, toClient, toOrigin }: Order & { kind: 'begin' }): void {
+function begin({ slot, toClient, toOrigin }: Order & { kind: 'begin' }): void {
   if (toClient !== null) relay.keep(slot * 2, Buffer.from(toClient.buffer))
   if (toOrigin !== null) relay.keep(slot * 2 + 1, Buffer.from(toOrigin.buffer))
-  for (const side of [slot * 2, slot * 2 + 1]) {
-    if (!register(calls, epoll, descriptors[side] as number, side, generation)) {
-      return void relay.cut(slot, true)
-    }
-  }
+  if (!relay.begin(slot)) relay.cut(slot, true)
 }

@@ -1,0 +1,524 @@
+// The kernel's half of the engine sockmap, on real connections over loopback: the far ends are node's sockets, the near
+// ones bare descriptors, and a few lines here do what the engine's relay does.
+
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { createBpf } from '../src/engine/linux/bpf.ts'
+import { closeSockmap, openSockmap } from '../src/engine/linux/maps.ts'
+import { probeSockmap } from '../src/engine/linux/probe.ts'
+import { BOUND, type Sockmap, useSockmap, type Way } from '../src/engine/linux/sockmap.ts'
+import * as linux from '../src/linux/libc.ts'
+
+const MIB = 1024 * 1024
+const SLOTS = 64
+/** What the sockets of one direction can hold in loopback besides: four buffers, as large as the system lets them grow. */
+const BUFFERS = largestBuffers()
+const ENDS = linux.EPOLLRDHUP | linux.EPOLLET
+
+const reason = process.platform === 'linux' ? probeSockmap() : 'it needs Linux'
+const options = reason === null ? {} : { skip: `the engine sockmap can't run here: ${reason}` }
+
+/** A WARN of the kernel leaves a mark (Documentation/admin-guide/tainted-kernels.rst). */
+const tainted = reason === null ? readFileSync('/proc/sys/kernel/tainted', 'latin1') : ''
+
+interface Tunnel {
+  readonly client: Socket
+  readonly origin: Socket
+  readonly near: readonly [client: number, origin: number]
+  readonly slot: number
+  /** The sides' numbers. */
+  readonly sides: readonly [client: number, origin: number]
+}
+
+interface Bench {
+  readonly calls: linux.Libc
+  readonly map: Sockmap
+  /** By side. */
+  readonly ways: Map<number, Way>
+  /** How often a side was told to be looked at. */
+  looks: number
+  /** If not, nobody listens to the kernel. */
+  isAttentive: boolean
+  tunnel(change?: (near: readonly [number, number]) => void): Promise<Tunnel>
+  join(tunnel: Tunnel): number
+  close(tunnel: Tunnel): void
+  /** How many elements are in the maps of sockets and of sides. */
+  counts(): number[]
+  /** What has happened to descriptors that are watched for ends. */
+  events(): [fd: number, mask: number][]
+}
+
+function bench(t: Test): Bench {
+  const calls = linux.libc()
+  const handle = openSockmap(SLOTS)
+  const map = useSockmap(handle)
+  const bpf = createBpf(calls)
+  const epoll = calls.epoll_create1(0)
+  const event = new Int32Array(linux.EVENT_WORDS)
+  const open = new Set<Tunnel>()
+  const free = Array.from({ length: SLOTS }, (_, index) => index)
+
+  const self: Bench = {
+    calls,
+    map,
+    ways: new Map(),
+    looks: 0,
+    isAttentive: true,
+    async tunnel(change) {
+      const [client, nearClient] = await connection(calls)
+      const [origin, nearOrigin] = await connection(calls)
+      const near = [nearClient, nearOrigin] as const
+      change?.(near)
+      for (const fd of near) {
+        event[0] = ENDS
+        event[linux.EVENT_DATA] = fd
+        calls.epoll_ctl(epoll, linux.EPOLL_CTL_ADD, fd, event)
+      }
+      const slot = free.pop() as number
+      const tunnel: Tunnel = { client, origin, near, slot, sides: [slot * 2, slot * 2 + 1] }
+      open.add(tunnel)
+      return tunnel
+    },
+    join({ slot, near, sides }) {
+      for (const side of sides) self.ways.set(side, 'kernel')
+      return map.join(slot, ...near)
+    },
+    close(tunnel) {
+      open.delete(tunnel)
+      for (const fd of tunnel.near) calls.close(fd)
+      map.leave(tunnel.slot)
+      free.push(tunnel.slot)
+    },
+    counts: () => [handle.peers, handle.verdicts, handle.sides].map((each) => bpf.count(each, 8)),
+    events() {
+      const all: [number, number][] = []
+      while (calls.epoll_wait(epoll, event, 1, 0) === 1) {
+        all.push([event[linux.EVENT_DATA] as number, event[0] as number])
+      }
+      return all
+    },
+  }
+  const timer = setInterval(() => {
+    if (!self.isAttentive) return
+    map.events((side) => {
+      self.looks += 1
+      self.ways.set(side, map.attend(side))
+    })
+  })
+  t.teardown(() => {
+    clearInterval(timer)
+    for (const tunnel of [...open]) {
+      tunnel.client.destroy()
+      tunnel.origin.destroy()
+      self.close(tunnel)
+    }
+    if (self.counts().some((count) => count > 0)) throw new Error(`left in the maps: ${self.counts()}`)
+    calls.close(epoll)
+    map.close()
+    closeSockmap(handle)
+  })
+  return self
+}
+
+async function connection(calls: linux.Libc): Promise<[far: Socket, near: number]> {
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  const far = connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
+  far.on('error', () => {})
+  const [near] = (await once(server, 'connection')) as [Socket & { _handle: { fd: number } }]
+  const fd = calls.fcntl(near._handle.fd, linux.F_DUPFD_CLOEXEC, 0)
+  near.destroy()
+  server.close()
+  if (far.connecting) await once(far, 'connect')
+  far.pause()
+  return [far, fd]
+}
+
+/** Relays a direction that was taken back until `isOver`. */
+async function relay({ calls, map, ways }: Bench, { near, sides }: Tunnel, of: 0 | 1, isOver: () => boolean) {
+  const side = sides[of]
+  const source = near[of]
+  const sink = near[of ^ 1] as number
+  while (!map.drained(side)) await sleep(1)
+  await sendAll(calls, sink, map.rest(side))
+  const scratch = Buffer.alloc(64 * 1024)
+  while (!isOver()) {
+    const size = calls.recv(source, scratch, scratch.length, linux.MSG_DONTWAIT)
+    if (size <= 0) {
+      await sleep(1)
+      continue
+    }
+    if (ways.get(side) === 'passed') map.took(side, size)
+    await sendAll(calls, sink, scratch.subarray(0, size))
+  }
+}
+
+async function sendAll(calls: linux.Libc, fd: number, bytes: Buffer): Promise<void> {
+  for (let place = 0; place < bytes.length; ) {
+    const flags = linux.MSG_DONTWAIT | linux.MSG_NOSIGNAL
+    const size = calls.send(fd, bytes.subarray(place), bytes.length - place, flags)
+    if (size === -1) await sleep(1)
+    else place += size
+  }
+}
+
+/** Reads on; `hash` is of all that came. */
+function reader(socket: Socket) {
+  const hash = createHash('sha1')
+  const self = { bytes: 0, hasEnded: false, hash: () => hash.copy().digest('hex') }
+  socket.on('data', (chunk) => {
+    self.bytes += chunk.length
+    hash.update(chunk)
+  })
+  socket.on('end', () => {
+    self.hasEnded = true
+  })
+  socket.resume()
+  return self
+}
+
+/** Writes until the system takes no more for a while: the bytes it took. What it didn't take stays with the socket. */
+async function flood(socket: Socket, size: number, hash = createHash('sha1')): Promise<number> {
+  let written = 0
+  while (written < size) {
+    const chunk = randomBytes(256 * 1024)
+    hash.update(chunk)
+    written += chunk.length
+    const isFull = !socket.write(chunk)
+    // In small steps, so that whoever attends can do so in time.
+    if (isFull && (await Promise.race([once(socket, 'drain'), sleep(300, 'stopped')])) === 'stopped') break
+    await sleep(1)
+  }
+  return written - socket.writableLength
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  for (let round = 0; round < 5_000 && !condition(); round += 1) await sleep(1)
+}
+
+async function firstEvents({ events }: Bench): Promise<[fd: number, mask: number][]> {
+  let seen = events()
+  for (let round = 0; round < 5_000 && seen.length === 0; round += 1) {
+    await sleep(1)
+    seen = events()
+  }
+  return seen
+}
+
+function largestBuffers(): number {
+  const most = (name: string) => Number(readFileSync(`/proc/sys/net/ipv4/${name}`, 'latin1').split('\t')[2])
+  return process.platform === 'linux' ? 2 * (most('tcp_rmem') + most('tcp_wmem')) : 0
+}
+
+t.test('what each side sends is redirected, early bytes first, and wakes nobody', options, async (t) => {
+  const relayed = bench(t)
+  const tunnel = await relayed.tunnel()
+  const { client, origin, sides, near } = tunnel
+  const early = randomBytes(300_000)
+  const late = randomBytes(1_000)
+  client.write(early)
+  origin.write('hello')
+  await sleep(20)
+  t.equal(relayed.join(tunnel), 3)
+  const atOrigin = reader(origin)
+  const atClient = reader(client)
+  client.write(late)
+  await until(() => atOrigin.bytes === 301_000 && atClient.bytes === 5)
+  for (let count = 0; count < 50; count += 1) {
+    origin.write('message')
+    await sleep(1)
+  }
+  await until(() => atClient.bytes === 355)
+  t.equal(atOrigin.hash(), createHash('sha1').update(early).update(late).digest('hex'))
+  t.equal(atClient.bytes, 355)
+  t.same(sides.map(relayed.map.bytes), [301_000, 355])
+  t.same(sides.map(relayed.map.drained), [true, true])
+  t.same(relayed.events(), [], 'no event of any kind')
+  t.equal(
+    relayed.calls.recv(near[0], Buffer.alloc(1), 1, linux.MSG_DONTWAIT),
+    -1,
+    'nothing is left on the socket',
+  )
+})
+
+t.test('readers that keep up: the kernel has it all the way', options, async (t) => {
+  const relayed = bench(t)
+  const tunnel = await relayed.tunnel()
+  const { client, origin, sides } = tunnel
+  t.equal(relayed.join(tunnel), 3)
+  const size = 64 * MIB
+  const pass = async (from: Socket, to: Socket): Promise<[sent: string, received: string]> => {
+    const sent = createHash('sha1')
+    const received = reader(to)
+    for (let place = 0; place < size; place += 128 * 1024) {
+      const chunk = randomBytes(128 * 1024)
+      sent.update(chunk)
+      from.write(chunk)
+      await until(() => received.bytes >= place - 128 * 1024)
+    }
+    await until(() => received.bytes === size)
+    return [sent.digest('hex'), received.hash()]
+  }
+  const hashes = await Promise.all([pass(client, origin), pass(origin, client)])
+  for (const [sent, received] of hashes) t.equal(sent, received)
+  t.same(sides.map(relayed.map.bytes), [size, size])
+  t.same(sides.map(relayed.map.attend), ['kernel', 'kernel'])
+  t.ok(relayed.looks >= 100, `the bound was moved ${relayed.looks} times`)
+  t.ok(relayed.looks < 200, 'but not for each message')
+})
+
+t.test('a reader that stands still, noticed in time: taken back, and given again', options, async (t) => {
+  const relayed = bench(t)
+  const tunnel = await relayed.tunnel()
+  const { client, origin, sides } = tunnel
+  t.equal(relayed.join(tunnel), 3)
+  const [side, other] = sides
+  const sent = createHash('sha1')
+  const size = BOUND + BUFFERS + 16 * MIB
+  const taken = await flood(client, size, sent)
+  t.equal(relayed.ways.get(side), 'user')
+  t.ok(taken < size, `${taken} bytes were taken from the sender`)
+  t.notOk(relayed.map.drained(side), 'redirected bytes wait')
+  t.equal(relayed.map.attend(side), 'user', 'and it stays taken back')
+
+  const atClient = reader(client)
+  origin.write('meanwhile')
+  await until(() => atClient.bytes === 9)
+  t.equal(relayed.map.bytes(other), 9, 'the other direction is redirected as before')
+
+  const atOrigin = reader(origin)
+  const written = () => client.bytesWritten
+  await relay(relayed, tunnel, 0, () => client.writableLength === 0 && atOrigin.bytes === written())
+  t.equal(atOrigin.hash(), sent.copy().digest('hex'), 'all of it, in order')
+
+  t.ok(relayed.map.give(side))
+  const before = relayed.map.bytes(side)
+  client.write('again')
+  sent.update('again')
+  await until(() => atOrigin.bytes === written())
+  t.equal(relayed.map.bytes(side), before + 5)
+  t.equal(atOrigin.hash(), sent.digest('hex'))
+})
+
+t.test(
+  'a reader that stands still, and nobody attends: what is over the bound is passed',
+  options,
+  async (t) => {
+    const relayed = bench(t)
+    const tunnel = await relayed.tunnel()
+    const { client, origin, sides } = tunnel
+    relayed.isAttentive = false
+    t.equal(relayed.join(tunnel), 3)
+    const [side] = sides
+    const sent = createHash('sha1')
+    const size = BOUND + BUFFERS + 16 * MIB
+    const taken = await flood(client, size, sent)
+    t.ok(taken < size, `${taken} bytes were taken from the sender`)
+    t.ok(relayed.map.bytes(side) <= BOUND, `${relayed.map.bytes(side)} bytes were redirected`)
+    const heard: number[] = []
+    relayed.map.events((each) => heard.push(each))
+    t.same(heard, [side, side], 'told once of the notice and once of the limit')
+    t.equal(relayed.map.attend(side), 'passed')
+    t.equal(relayed.map.takeBack(side), 'passed', 'it must not be taken out')
+    t.notOk(relayed.map.settle(side), 'nothing of it has been handled')
+
+    relayed.ways.set(side, 'passed')
+    const atOrigin = reader(origin)
+    const written = () => client.bytesWritten
+    await relay(relayed, tunnel, 0, () => client.writableLength === 0 && atOrigin.bytes === written())
+    t.equal(atOrigin.hash(), sent.copy().digest('hex'), 'all of it, in order')
+    t.ok(relayed.map.settle(side))
+    t.equal(relayed.map.attend(side), 'kernel')
+    const before = relayed.map.bytes(side)
+    client.write('again')
+    sent.update('again')
+    await until(() => atOrigin.bytes === written())
+    t.equal(relayed.map.bytes(side), before + 5)
+    t.equal(atOrigin.hash(), sent.digest('hex'))
+  },
+)
+
+t.test(
+  'both stand still behind small buffers: what would be without a bound is lost, and known to be',
+  options,
+  async (t) => {
+    const relayed = bench(t)
+    relayed.isAttentive = false
+    const tunnel = await relayed.tunnel((near) => {
+      const size = new Int32Array([64 * 1024])
+      for (const fd of near) relayed.calls.setsockopt(fd, linux.SOL_SOCKET, linux.SO_SNDBUF, size, 4)
+    })
+    const { client, origin, sides } = tunnel
+    t.equal(relayed.join(tunnel), 3)
+    await flood(origin, BOUND + BUFFERS)
+    await flood(client, BOUND + BUFFERS * 2)
+    t.equal(relayed.map.attend(sides[0]), 'lost')
+    t.equal(relayed.map.attend(sides[1]), 'passed')
+  },
+)
+
+t.test('a FIN goes after all bytes, and the other direction lives on', options, async (t) => {
+  const relayed = bench(t)
+  const tunnel = await relayed.tunnel()
+  const { client, origin, near, sides } = tunnel
+  t.equal(relayed.join(tunnel), 3)
+  const bytes = randomBytes(3 * MIB)
+  client.end(bytes)
+  t.same(await firstEvents(relayed), [[near[0], linux.EPOLLRDHUP]])
+  t.equal(relayed.map.bytes(sides[0]), bytes.length)
+  t.equal(relayed.calls.recv(near[0], Buffer.alloc(1), 1, linux.MSG_DONTWAIT), 0, 'recv sees the FIN')
+  t.equal(relayed.map.takeBack(sides[0]), 'kernel', 'nothing more can come')
+  const atOrigin = reader(origin)
+  await until(() => relayed.map.drained(sides[0]))
+  relayed.calls.shutdown(near[1], linux.SHUT_WR)
+  await until(() => atOrigin.hasEnded)
+  t.equal(atOrigin.hash(), createHash('sha1').update(bytes).digest('hex'))
+
+  const atClient = reader(client)
+  origin.write('still here')
+  await until(() => atClient.bytes === 10)
+  t.equal(relayed.map.bytes(sides[1]), 10)
+  origin.end('bye')
+  await until(() => relayed.map.bytes(sides[1]) === 13 && relayed.map.drained(sides[1]))
+  relayed.calls.shutdown(near[0], linux.SHUT_WR)
+  await until(() => atClient.hasEnded)
+  t.equal(atClient.bytes, 13)
+})
+
+t.test('a half-closed side can be taken back as well', options, async (t) => {
+  const relayed = bench(t)
+  const tunnel = await relayed.tunnel()
+  const { client, origin, near, sides } = tunnel
+  t.equal(relayed.join(tunnel), 3)
+  origin.resume()
+  client.end('request')
+  await until(() => relayed.map.bytes(sides[0]) === 7 && relayed.map.drained(sides[0]))
+  relayed.calls.shutdown(near[1], linux.SHUT_WR)
+  await once(origin, 'end')
+  const sent = createHash('sha1')
+  await flood(origin, BOUND + BUFFERS + 16 * MIB, sent)
+  t.equal(relayed.ways.get(sides[1]), 'user')
+  const atClient = reader(client)
+  const written = () => origin.bytesWritten
+  await relay(relayed, tunnel, 1, () => origin.writableLength === 0 && atClient.bytes === written())
+  t.equal(atClient.hash(), sent.digest('hex'))
+  t.notOk(relayed.map.give(sides[1]), 'but the kernel does not take it again')
+  origin.end()
+  await until(() => relayed.calls.recv(near[1], Buffer.alloc(1), 1, linux.MSG_DONTWAIT) === 0)
+  relayed.calls.shutdown(near[0], linux.SHUT_WR)
+  await until(() => atClient.hasEnded)
+})
+
+t.test('a FIN in the moment of being taken back takes no byte with it', options, async (t) => {
+  const relayed = bench(t)
+  const tunnel = await relayed.tunnel()
+  const { client, origin, near, sides } = tunnel
+  t.equal(relayed.join(tunnel), 3)
+  client.write('redirected ')
+  await until(() => relayed.map.drained(sides[0]) && relayed.map.bytes(sides[0]) === 11)
+  // Between the two calls of bpf(2), synchronously: what the far end sends is there when send(2) is back.
+  const { fd } = (client as unknown as { _handle: { fd: number } })._handle
+  const { syscall } = relayed.calls
+  const [REMOVE, last] = [3, Buffer.from('last words')]
+  relayed.calls.syscall = (number, first, second, third) => {
+    const result = syscall(number, first, second, third)
+    if (first === REMOVE) {
+      relayed.calls.send(fd, last, last.length, linux.MSG_DONTWAIT)
+      relayed.calls.shutdown(fd, linux.SHUT_WR)
+    }
+    return result
+  }
+  const way = relayed.map.takeBack(sides[0])
+  relayed.calls.syscall = syscall
+  t.equal(way, 'user')
+  t.equal(relayed.map.rest(sides[0]).toString(), 'last words')
+  t.equal(relayed.map.rest(sides[0]).length, 0, 'only once')
+  t.equal(relayed.calls.recv(near[0], Buffer.alloc(1), 1, linux.MSG_DONTWAIT), 0)
+  const atClient = reader(client)
+  origin.write('answer')
+  await until(() => atClient.bytes === 6)
+  t.equal(atClient.bytes, 6, 'the other direction is as it was')
+})
+
+t.test('a side whose FIN has come is not taken, and all its bytes are still there', options, async (t) => {
+  const relayed = bench(t)
+  const tunnel = await relayed.tunnel()
+  const { client, origin, near, slot } = tunnel
+  client.end('early and over')
+  origin.write('waiting')
+  await firstEvents(relayed)
+  t.equal(relayed.map.join(slot, ...near), 0)
+  t.same(relayed.counts(), [0, 0, 0])
+  const bytes = Buffer.alloc(32)
+  const received = (fd: number) =>
+    bytes.toString('latin1', 0, relayed.calls.recv(fd, bytes, 32, linux.MSG_DONTWAIT))
+  t.equal(received(near[0]), 'early and over')
+  t.equal(received(near[0]), '')
+  t.equal(received(near[1]), 'waiting')
+})
+
+t.test('a RST is an event on its socket alone, also while bytes wait for it', options, async (t) => {
+  const relayed = bench(t)
+  const tunnel = await relayed.tunnel()
+  const { client, origin, near } = tunnel
+  t.equal(relayed.join(tunnel), 3)
+  await flood(client, 2 * MIB)
+  origin.resetAndDestroy()
+  const mask = linux.EPOLLERR | linux.EPOLLHUP | linux.EPOLLRDHUP
+  t.same(await firstEvents(relayed), [[near[1], mask]])
+  client.write('into the void')
+  await sleep(20)
+  const told = relayed.events().map(([fd]) => fd)
+  t.notOk(told.includes(near[0]), 'the other side is not told, whatever it sends')
+  for (const fd of near) relayed.calls.setsockopt(fd, linux.SOL_SOCKET, linux.SO_LINGER, linux.LINGER_RST, 8)
+  relayed.close(tunnel)
+  const [error] = await once(client, 'error')
+  t.equal(error.code, 'ECONNRESET')
+})
+
+t.test('1,000 tunnels leave nothing behind', options, async (t) => {
+  const relayed = bench(t)
+  const descriptors = () => readdirSync('/proc/self/fd').length
+  const before = descriptors()
+  for (let batch = 0; batch < 1_000 / 50; batch += 1) {
+    const tunnels = await Promise.all(Array.from({ length: 50 }, () => relayed.tunnel()))
+    for (const tunnel of tunnels) relayed.join(tunnel)
+    await Promise.all(tunnels.map((tunnel, index) => live(relayed, tunnel, index)))
+    await Promise.all(tunnels.map(({ client, origin }) => Promise.all([closed(client), closed(origin)])))
+  }
+  t.same(relayed.counts(), [0, 0, 0])
+  await until(() => descriptors() <= before)
+  t.ok(descriptors() <= before, `${descriptors()} descriptors, ${before} before`)
+})
+
+/** A word each way, then one of the ways in which a tunnel ends. */
+async function live(relayed: Bench, tunnel: Tunnel, index: number): Promise<void> {
+  const { client, origin, near } = tunnel
+  const atClient = reader(client)
+  const atOrigin = reader(origin)
+  client.write('ping')
+  origin.write('pong')
+  await until(() => atClient.bytes === 4 && atOrigin.bytes === 4)
+  if (atClient.bytes !== 4 || atOrigin.bytes !== 4) throw new Error('not relayed')
+  if (index % 3 === 0) client.resetAndDestroy()
+  if (index % 3 === 1) client.end()
+  if (index % 2 === 0)
+    relayed.calls.setsockopt(near[1], linux.SOL_SOCKET, linux.SO_LINGER, linux.LINGER_RST, 8)
+  relayed.close(tunnel)
+  client.destroy()
+  origin.destroy()
+}
+
+async function closed(socket: Socket): Promise<void> {
+  if (!socket.closed) await once(socket, 'close')
+}
+
+t.test('the kernel had nothing to complain about', options, async (t) => {
+  t.equal(readFileSync('/proc/sys/kernel/tainted', 'latin1'), tainted)
+})

@@ -1,222 +1,386 @@
-// The contract of src/engine/engine.ts, row by row, for each engine that can run here.
+// The contract of src/engine/engine.ts, row by row: what the end of one side does to the other, for each engine that can
+// run here. What engines carry is in engines/bytes.test.ts, what they hold back in engines/stalls.test.ts, what they do to
+// their process in engines/processes.test.ts.
 
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { connect, createServer, type Server, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import type { EarlyBytes, Engine, SpliceEnd, Splicing } from '../src/engine/engine.ts'
-import { streamEngine } from '../src/engine/stream.ts'
-import { nodeTransport } from '../src/transport/node.ts'
+import type { Reader, Transport } from '../src/transport/transport.ts'
+import type { Spliced, Stand, Who } from './support/splices.ts'
+import {
+  all,
+  eachStand,
+  endOf,
+  errorOf,
+  errorOfWriter,
+  MIB,
+  NOTHING,
+  sendUntilStalled,
+  sha,
+  sides,
+  splice,
+  spliced,
+  take,
+  written,
+} from './support/splices.ts'
 
-const engines: readonly Engine[] = [streamEngine]
-const NOTHING: EarlyBytes = { fromClient: [], fromOrigin: [] }
+const RESET = /^(?:ECONNRESET|EPIPE)$/
+const MUCH = randomBytes(4 * MIB)
+/** Blocks of a MiB that no system takes without a reader. */
+const LIMIT = 256
 
-interface Spliced {
-  /** The far ends: what a real client and a real origin would hold. */
-  readonly client: Socket
-  readonly origin: Socket
-  readonly splicing: Splicing
-  readonly ended: Promise<SpliceEnd>
-}
-
-/** Two TCP connections over loopback whose near ends are spliced. */
-async function spliced(t: Test, engine: Engine, early: EarlyBytes = NOTHING): Promise<Spliced> {
-  const [client, nearClient] = await pair(t)
-  const [origin, nearOrigin] = await pair(t)
-  let tell: (end: SpliceEnd) => void = () => {}
-  const ended = new Promise<SpliceEnd>((resolve) => {
-    tell = resolve
-  })
-  let count = 0
-  const owner = {
-    spliceEnded(end: SpliceEnd) {
-      count += 1
-      t.equal(count, 1, 'the owner is told once')
-      tell(end)
-    },
+eachStand(t, async (t, stand) => {
+  for (const who of ['client', 'origin'] as const) {
+    const other = who === 'client' ? 'origin' : 'client'
+    await t.test(`FIN of the ${who}: the ${other} hears it, still sends, and ends it`, (t) =>
+      fin(t, stand, who),
+    )
+    await t.test(`FIN of the ${who} right behind bytes comes after all of them`, (t) =>
+      finBehind(t, stand, who),
+    )
+    await t.test(`FIN of the ${who} before the splice`, (t) => finBefore(t, stand, who))
+    await t.test(`RST of the ${who} while nothing moves`, (t) => resetIdle(t, stand, who))
+    await t.test(`RST of the ${who} in the middle of traffic`, (t) => resetInTraffic(t, stand, who))
+    await t.test(`RST of the ${who} after its FIN`, (t) => resetAfterFin(t, stand, who))
+    await t.test(`RST of the ${who} after the FIN of the ${other}`, (t) => resetAfterOtherFin(t, stand, who))
+    await t.test(`RST of the ${who} while it is stalled itself`, (t) => resetOfStalled(t, stand, who))
+    await t.test(`any other error of the ${who} is a RST at the ${other}`, (t) => otherErrors(t, stand, who))
+    await t.test(`stop after the FIN of the ${who}`, (t) => stopAfterFin(t, stand, who))
+    await t.test(`stop in order while the ${who} does not read`, (t) => stopInOrderStalled(t, stand, who))
+    await t.test(`stop at once while the ${who} does not read`, (t) => stopAtOnceStalled(t, stand, who))
   }
-  const splicing = engine.splice(nodeTransport(nearClient), nodeTransport(nearOrigin), early, owner)
-  return { client, origin, splicing, ended }
+  await t.test('FIN of both at once', (t) => finOfBoth(t, stand))
+  await t.test('FIN of both before the splice', (t) => finOfBothBefore(t, stand))
+  for (const isAtOnce of [false, true]) {
+    const how = isAtOnce ? 'at once' : 'in order'
+    await t.test(`stop ${how} while nothing moves`, (t) => stopIdle(t, stand, isAtOnce))
+    await t.test(`stop ${how} in the middle of traffic`, (t) => stopInTraffic(t, stand, isAtOnce))
+    await t.test(`stop ${how} right after the splice`, (t) => stopAtBirth(t, stand, isAtOnce))
+  }
+  await t.test('stop at once after stop in order', (t) => stopTwice(t, stand))
+  await t.test('stop after the end changes nothing', (t) => stopAfterEnd(t, stand))
+  await t.test('stop in order closes what does not close by itself', (t) => stopOfSilent(t, stand))
+})
+
+/** The one who does something, and the other. */
+function roles(who: Who, { client, origin }: Spliced): { active: Socket; other: Socket } {
+  return who === 'client' ? { active: client, other: origin } : { active: origin, other: client }
 }
 
-async function pair(t: Test): Promise<[far: Socket, near: Socket]> {
-  const server: Server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  const far = connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
-  far.on('error', () => {})
-  const [near] = (await once(server, 'connection')) as [Socket]
-  server.close()
-  t.teardown(() => {
-    far.destroy()
-    near.destroy()
+async function fin(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  active.end('last words')
+  t.equal((await all(other)).toString(), 'last words')
+  await written(other, 'still here')
+  t.equal((await take(active, 10)).toString(), 'still here')
+  other.end(MUCH)
+  t.equal(sha(await all(active)), sha(MUCH))
+  t.same(await ends.ended, { who, how: 'fin', error: '' })
+}
+
+async function finBehind(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  active.end(MUCH)
+  t.equal(sha(await all(other)), sha(MUCH))
+  other.end()
+  t.equal((await all(active)).length, 0)
+  t.same(await ends.ended, { who, how: 'fin', error: '' })
+}
+
+async function finBefore(t: Test, stand: Stand, who: Who): Promise<void> {
+  const both = await sides(t, stand)
+  both[who].far.end()
+  await once(both[who].far, 'finish')
+  const ends = splice(t, stand, both)
+  const { active, other } = roles(who, ends)
+  t.equal((await all(other)).length, 0)
+  other.end(MUCH)
+  t.equal(sha(await all(active)), sha(MUCH))
+  t.same(await ends.ended, { who, how: 'fin', error: '' })
+}
+
+async function finOfBoth(t: Test, stand: Stand): Promise<void> {
+  const { client, origin, ended } = await spliced(t, stand)
+  client.end('from the client')
+  origin.end('from the origin')
+  t.equal((await all(client)).toString(), 'from the origin')
+  t.equal((await all(origin)).toString(), 'from the client')
+  const { how, error } = await ended
+  t.same({ how, error }, { how: 'fin', error: '' })
+}
+
+async function finOfBothBefore(t: Test, stand: Stand): Promise<void> {
+  const both = await sides(t, stand)
+  both.client.far.end('from the client')
+  both.origin.far.end('from the origin')
+  await Promise.all([once(both.client.far, 'finish'), once(both.origin.far, 'finish')])
+  const { client, origin, ended } = splice(t, stand, both)
+  t.equal((await all(client)).toString(), 'from the origin')
+  t.equal((await all(origin)).toString(), 'from the client')
+  t.equal((await ended).how, 'fin')
+}
+
+async function resetIdle(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  active.write('x')
+  await take(other, 1)
+  const error = errorOf(other)
+  active.resetAndDestroy()
+  t.equal(await error, 'ECONNRESET')
+  t.same(await ends.ended, { who, how: 'reset', error: 'ECONNRESET' })
+}
+
+async function resetInTraffic(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  for (const socket of [active, other]) {
+    const more = () => socket.write(MUCH)
+    socket.on('drain', more)
+    socket.resume()
+    more()
+  }
+  await Promise.all([once(active, 'data'), once(other, 'data')])
+  active.resetAndDestroy()
+  t.match(await errorOfWriter(other), RESET)
+  const end = await ends.ended
+  t.equal(end.who, who)
+  t.equal(end.how, 'reset')
+  t.match(end.error, RESET)
+}
+
+async function resetAfterFin(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  active.end('x')
+  await all(other)
+  active.resetAndDestroy()
+  t.match(await errorOfWriter(other), RESET)
+  const end = await ends.ended
+  t.equal(end.who, who)
+  t.equal(end.how, 'reset')
+  t.match(end.error, RESET)
+}
+
+async function resetAfterOtherFin(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  other.end('x')
+  await all(active)
+  active.resetAndDestroy()
+  t.match(await errorOf(other), RESET)
+  const end = await ends.ended
+  t.equal(end.who, who)
+  t.equal(end.how, 'reset')
+  t.match(end.error, RESET)
+}
+
+/** Stalls `reader`, whose other side is `sender`; another tunnel through the same engine tells when nothing moves. */
+async function stall(t: Test, stand: Stand, sender: Socket): Promise<void> {
+  const elsewhere = await spliced(t, stand)
+  await sendUntilStalled(sender, MUCH.subarray(0, MIB), LIMIT, async () => {
+    elsewhere.client.write(MUCH)
+    await take(elsewhere.origin, MUCH.length)
   })
-  return [far, near]
 }
 
-/** All that comes until FIN. */
-async function all(socket: Socket): Promise<Buffer> {
-  const chunks: Buffer[] = []
-  for await (const chunk of socket.iterator({ destroyOnReturn: false })) chunks.push(chunk as Buffer)
-  return Buffer.concat(chunks)
+async function resetOfStalled(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  await stall(t, stand, other)
+  active.resetAndDestroy()
+  t.match(await errorOfWriter(other), RESET)
+  const end = await ends.ended
+  t.equal(end.who, who)
+  t.equal(end.how, 'reset')
+  t.match(end.error, RESET)
 }
 
-function sha(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex')
-}
+/** A side as the system rarely makes one: it fails with `code`. */
+class Failing implements Transport {
+  readonly code: string
+  isClosed = false
+  readonly isDetachable = false
 
-async function errorOf(socket: Socket): Promise<string | undefined> {
-  socket.resume()
-  const [error] = (await once(socket, 'error')) as [NodeJS.ErrnoException]
-  return error.code
-}
+  constructor(code: string) {
+    this.code = code
+  }
 
-/** A node socket that has seen FIN notices a RST only when it writes. */
-async function writeUntilError(socket: Socket): Promise<string> {
-  for (;;) {
-    const error = await new Promise<Error | null | undefined>((resolve) => socket.write('x', resolve))
-    if (error) return (error as NodeJS.ErrnoException).code ?? ''
-    // Writes that succeed at once would keep the event loop from everything else.
-    await new Promise(setImmediate)
+  attach(reader: Reader): void {
+    const error = Object.assign(new Error(this.code), { code: this.code })
+    setImmediate(() => {
+      this.isClosed = true
+      reader.closed(error)
+    })
+  }
+
+  write(): boolean {
+    return true
+  }
+
+  pause(): void {}
+  resume(): void {}
+  end(): void {}
+  reset(): void {}
+  destroy(): void {}
+
+  release(): never {
+    throw new Error('nobody asks for it')
+  }
+
+  detach(): null {
+    return null
   }
 }
 
-for (const engine of engines) {
-  t.test(`engine ${engine.name}`, async (t) => {
-    t.test('bytes go both ways at once, in order, and are counted', async (t) => {
-      const { client, origin, splicing, ended } = await spliced(t, engine)
-      const up = randomBytes(8_000_000)
-      const down = randomBytes(5_000_000)
-      client.end(up)
-      origin.end(down)
-      const [atOrigin, atClient] = await Promise.all([all(origin), all(client)])
-      t.equal(sha(atOrigin), sha(up))
-      t.equal(sha(atClient), sha(down))
-      const end = await ended
-      t.equal(end.how, 'fin')
-      t.equal(end.error, '')
-      t.equal(splicing.clientToOrigin, up.length)
-      t.equal(splicing.originToClient, down.length)
-    })
+async function otherErrors(t: Test, stand: Stand, who: Who): Promise<void> {
+  for (const [error, how] of [
+    ['EHOSTUNREACH', 'error'],
+    ['ETIMEDOUT', 'timeout'],
+  ] as const) {
+    const both = await sides(t, stand)
+    const side = { ...both[who], near: new Failing(error) }
+    const ends = splice(t, stand, { ...both, [who]: side }, NOTHING)
+    t.equal(await errorOf(roles(who, ends).other), 'ECONNRESET')
+    t.same(await ends.ended, { who, how, error })
+  }
+}
 
-    t.test('early bytes of both sides are delivered first, and counted', async (t) => {
-      const early = { fromClient: [Buffer.from('a'), Buffer.from('bc')], fromOrigin: [Buffer.from('xyz')] }
-      const { client, origin, splicing, ended } = await spliced(t, engine, early)
-      client.end('d')
-      origin.end('!')
-      t.equal((await all(origin)).toString(), 'abcd')
-      t.equal((await all(client)).toString(), 'xyz!')
-      await ended
-      t.equal(splicing.clientToOrigin, 4)
-      t.equal(splicing.originToClient, 4)
-    })
+const STOPPED = { who: 'operator', how: 'fin', error: '' }
+const CUT = { who: 'operator', how: 'reset', error: '' }
 
-    for (const first of ['client', 'origin'] as const) {
-      const second = first === 'client' ? 'origin' : 'client'
+async function stopIdle(t: Test, stand: Stand, isAtOnce: boolean): Promise<void> {
+  const { client, origin, splicing, ended } = await spliced(t, stand)
+  client.write('up')
+  await take(origin, 2)
+  splicing.stop(isAtOnce ? 'reset' : 'fin')
+  if (isAtOnce) {
+    t.same(await Promise.all([errorOf(client), errorOf(origin)]), ['ECONNRESET', 'ECONNRESET'])
+    t.same(await ended, CUT)
+    return
+  }
+  await Promise.all([endOf(client), endOf(origin)])
+  client.end()
+  origin.end()
+  t.same(await ended, STOPPED)
+  t.same(await Promise.all([errorOf(client), errorOf(origin)]), ['', ''])
+}
 
-      t.test(`a FIN of the ${first} reaches the other, which can still send and ends it`, async (t) => {
-        const ends = await spliced(t, engine)
-        ends[first].end('last words')
-        t.equal((await all(ends[second])).toString(), 'last words')
-        const answer = randomBytes(300_000)
-        ends[second].end(answer)
-        t.equal(sha(await all(ends[first])), sha(answer))
-        t.same(await ends.ended, { who: first, how: 'fin', error: '' })
-      })
-
-      t.test(`a RST of the ${first} is a RST at the other`, async (t) => {
-        const ends = await spliced(t, engine)
-        ends[first].write('x')
-        await once(ends[second], 'data')
-        const error = errorOf(ends[second])
-        ends[first].resetAndDestroy()
-        t.equal(await error, 'ECONNRESET')
-        t.same(await ends.ended, { who: first, how: 'reset', error: 'ECONNRESET' })
-      })
-
-      t.test(`a RST of the ${first} after its FIN is a RST at the other`, async (t) => {
-        const ends = await spliced(t, engine)
-        ends[first].end('x')
-        await all(ends[second])
-        ends[first].resetAndDestroy()
-        t.match(await writeUntilError(ends[second]), /ECONNRESET|EPIPE/)
-        const end = await ends.ended
-        t.equal(end.who, first)
-        t.equal(end.how, 'reset')
-      })
-    }
-
-    t.test('a reader that stops makes the other side stop, and loses nothing', async (t) => {
-      const { client, origin, ended } = await spliced(t, engine)
-      const block = randomBytes(1024 * 1024)
-      const sent = createHash('sha256')
-      let count = 0
-      client.pause()
-      // Write until nothing has been taken for as long as it takes another tunnel to pass 4 MiB.
-      while (count < 256) {
-        sent.update(block)
-        count += 1
-        if (!origin.write(block)) {
-          const other = await spliced(t, engine)
-          other.origin.end(Buffer.alloc(4 * 1024 * 1024))
-          await all(other.client)
-          other.client.end()
-          await other.ended
-          if (origin.writableNeedDrain) break
-        }
-      }
-      t.ok(count < 256, `the sender was stopped after ${count} MiB`)
-      origin.end()
-      t.equal(sha(await all(client)), sent.digest('hex'))
-      client.end()
-      await ended
-    })
-
-    t.test('stop in order sends FIN to both after what was on the way', async (t) => {
-      const { client, origin, splicing, ended } = await spliced(t, engine)
-      client.write('up')
-      t.equal(String((await once(origin, 'data'))[0]), 'up')
-      origin.pause()
-      splicing.stop('fin')
-      const [atClient, atOrigin] = await Promise.all([all(client), all(origin)])
-      t.equal(atClient.length + atOrigin.length, 0)
-      client.end()
-      origin.end()
-      t.same(await ended, { who: 'operator', how: 'fin', error: '' })
-    })
-
-    t.test('stop at once resets both', async (t) => {
-      const { client, origin, splicing, ended } = await spliced(t, engine)
-      const errors = Promise.all([errorOf(client), errorOf(origin)])
-      splicing.stop('reset')
-      t.same(await errors, ['ECONNRESET', 'ECONNRESET'])
-      t.same(await ended, { who: 'operator', how: 'reset', error: '' })
-    })
-
-    t.test('a side that was gone before the splice ends it, and not inside the call', async (t) => {
-      const [client, nearClient] = await pair(t)
-      const [origin, nearOrigin] = await pair(t)
-      const transport = nodeTransport(nearClient)
-      await new Promise<void>((closed) => {
-        transport.attach({ data() {}, end() {}, drain() {}, closed: () => closed() })
-        client.resetAndDestroy()
-      })
-      const atOrigin = errorOf(origin)
-      let isInside = true
-      const end = await new Promise<SpliceEnd>((resolve) => {
-        const owner = {
-          spliceEnded(end: SpliceEnd) {
-            t.notOk(isInside)
-            resolve(end)
-          },
-        }
-        engine.splice(transport, nodeTransport(nearOrigin), NOTHING, owner)
-        isInside = false
-      })
-      t.equal(end.who, 'client')
-      t.equal(end.how, 'reset')
-      t.equal(await atOrigin, 'ECONNRESET')
-    })
+async function stopInTraffic(t: Test, stand: Stand, isAtOnce: boolean): Promise<void> {
+  const { client, origin, splicing, ended } = await spliced(t, stand)
+  let isStopped = false
+  const received = [client, origin].map((socket) => {
+    const more = () => isStopped || socket.write(MUCH)
+    socket.on('drain', more)
+    more()
+    return socket
   })
+  await Promise.all(received.map((socket) => once(socket, 'data')))
+  splicing.stop(isAtOnce ? 'reset' : 'fin')
+  isStopped = true
+  if (isAtOnce) {
+    for (const error of await Promise.all([errorOfWriter(client), errorOfWriter(origin)]))
+      t.match(error, RESET)
+    t.same(await ended, CUT)
+    return
+  }
+  await Promise.all([endOf(client), endOf(origin)])
+  // What they had still to say is nobody's any more: whoever writes on is closed in the end.
+  client.end()
+  origin.end()
+  t.same(await ended, STOPPED)
+}
+
+async function stopAtBirth(t: Test, stand: Stand, isAtOnce: boolean): Promise<void> {
+  const early = { fromClient: [Buffer.from('early')], fromOrigin: [MUCH] }
+  const { client, origin, splicing, ended } = await spliced(t, stand, early)
+  splicing.stop(isAtOnce ? 'reset' : 'fin')
+  if (isAtOnce) {
+    await Promise.all([errorOfWriter(client), errorOfWriter(origin)])
+    t.same(await ended, CUT)
+    return
+  }
+  t.equal((await all(origin)).toString(), 'early')
+  t.equal(sha(await all(client)), sha(MUCH))
+  client.end()
+  origin.end()
+  t.same(await ended, STOPPED)
+}
+
+async function stopAfterFin(t: Test, stand: Stand, who: Who): Promise<void> {
+  const inOrder = await spliced(t, stand)
+  const ends = roles(who, inOrder)
+  ends.active.end('x')
+  await all(ends.other)
+  inOrder.splicing.stop('fin')
+  await endOf(ends.active)
+  ends.other.end()
+  t.same(await inOrder.ended, STOPPED)
+  const atOnce = await spliced(t, stand)
+  const others = roles(who, atOnce)
+  others.active.end('x')
+  await all(others.other)
+  atOnce.splicing.stop('reset')
+  t.match(await errorOf(others.active), RESET)
+  t.match(await errorOfWriter(others.other), RESET)
+  t.same(await atOnce.ended, CUT)
+}
+
+async function stopInOrderStalled(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  await stall(t, stand, other)
+  const taken = who === 'client' ? ends.splicing.originToClient : ends.splicing.clientToOrigin
+  ends.splicing.stop('fin')
+  // All that was taken is still sent, and FIN comes behind it.
+  const bytes = await all(active)
+  t.ok(bytes.length >= taken, `${bytes.length} bytes came, ${taken} had been taken`)
+  active.end()
+  other.destroy()
+  t.same(await ends.ended, STOPPED)
+}
+
+async function stopAtOnceStalled(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  await stall(t, stand, other)
+  ends.splicing.stop('reset')
+  t.match(await errorOfWriter(other), RESET)
+  t.match(await errorOfWriter(active), RESET)
+  t.same(await ends.ended, CUT)
+}
+
+async function stopTwice(t: Test, stand: Stand): Promise<void> {
+  const { client, origin, splicing, ended } = await spliced(t, stand)
+  splicing.stop('fin')
+  await Promise.all([endOf(client), endOf(origin)])
+  splicing.stop('reset')
+  t.match(await errorOfWriter(client), RESET)
+  t.match(await errorOfWriter(origin), RESET)
+  t.same(await ended, CUT)
+}
+
+async function stopAfterEnd(t: Test, stand: Stand): Promise<void> {
+  const { client, origin, splicing, ended } = await spliced(t, stand)
+  client.end('abc')
+  await all(origin)
+  origin.end()
+  await ended
+  // A slot, or a descriptor, may belong to somebody else by now.
+  const next = await spliced(t, stand)
+  splicing.stop('reset')
+  splicing.stop('fin')
+  next.client.write('untouched')
+  t.equal((await take(next.origin, 9)).toString(), 'untouched')
+  t.same([splicing.clientToOrigin, splicing.originToClient], [3, 0])
+}
+
+async function stopOfSilent(t: Test, stand: Stand): Promise<void> {
+  const { client, origin, splicing, ended } = await spliced(t, stand)
+  splicing.stop('fin')
+  await Promise.all([endOf(client), endOf(origin)])
+  t.same(await ended, STOPPED)
 }

@@ -188,6 +188,7 @@ export async function take(socket: Socket, size: number): Promise<Buffer> {
     socket.on('data', take)
     socket.on('end', fail)
     socket.on('close', fail)
+    socket.resume()
   })
   const bytes = Buffer.concat(chunks)
   if (count > size) socket.unshift(bytes.subarray(size))

@@ -19,6 +19,11 @@
 
 import { readFileSync } from 'node:fs'
 import {
+  EPOLL_CLOEXEC,
+  EPOLL_CTL_ADD,
+  EPOLL_CTL_DEL,
+  EPOLLIN,
+  EVENT_WORDS,
   IPPROTO_TCP,
   libc,
   O_CLOEXEC,
@@ -54,6 +59,9 @@ const BYTES_ACKED = 15
 const ESTABLISHED = 1
 const CAN_RECEIVE = [ESTABLISHED, 4, 5]
 
+/** In what `join` returns: the tunnel is in the maps. */
+export const JOINED = 4
+
 const NO_BYTES = Buffer.alloc(0)
 /** As much as a new pipe holds. */
 const REST_BYTES = 64 * 1024
@@ -62,10 +70,10 @@ export interface Sockmap {
   /** A descriptor, readable (EPOLLIN) when `events` has something; edge-triggered will do. */
   readonly ring: number
   /**
-   * Takes what it can of a tunnel, and first what has arrived already: the mask of the sides whose bytes the kernel
-   * redirects from now on, 1 for the client, 2 for the origin. The others are as `user`. Nothing of the tunnel may be in
-   * the process: no byte that was read and not sent. A side whose FIN has come or gone is refused, and then mostly both:
-   * with 0 nothing is left of the tunnel here.
+   * Takes a tunnel: JOINED and the mask of the sides whose bytes the kernel redirects from now on, 1 for the client, 2 for
+   * the origin. The others are as `user`: bytes wait on them, which must be read first. 0 if the kernel refuses, which it
+   * does when a side's FIN has come or gone; then nothing is left of the tunnel here.
+   * Nothing of the tunnel may be in the process: no byte that was read and not sent.
    */
   join(slot: number, client: number, origin: number): number
   /** Sides (slot * 2 for the client, slot * 2 + 1 for the origin) to `attend`. Some may be of tunnels long gone. */
@@ -88,8 +96,8 @@ export interface Sockmap {
   /** `passed` → `kernel`, if all that was passed has been received and sent: try it when recv says EAGAIN. */
   settle(side: number): boolean
   /**
-   * `user` → `kernel`: when all that was received has been sent. False if the kernel refuses (a FIN has come, or was sent
-   * to this side), or if it isn't drained.
+   * `user` → `kernel`: when recv says EAGAIN, and all that was received has been sent. False if the kernel refuses (a FIN
+   * has come, or was sent to this side), if bytes have come, or if it isn't drained.
    */
   give(side: number): boolean
   /** Bytes that the kernel has redirected from this side since `join`. */
@@ -144,6 +152,8 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   const key = new BigUint64Array(1)
   const value = new Int32Array(1)
   const size = new Uint32Array(1)
+  const epoll = calls.epoll_create1(EPOLL_CLOEXEC)
+  const event = new Int32Array(EVENT_WORDS)
   const info = new BigUint64Array(TCP_INFO_BYTES / 8)
 
   function field(side: number, name: number): number {
@@ -174,12 +184,12 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     const error = putSocket(handle.peers, side, side + 1) || putSocket(handle.peers, side + 1, side)
     rebase(side)
     rebase(side + 1)
-    const taken = error ? 0 : insert(side) | (insert(side + 1) << 1)
-    if (taken === 0) {
+    if (error) {
       for (const each of [side, side + 1]) removeAt(handle.peers, each)
       leave(slot)
+      return 0
     }
-    return taken
+    return JOINED | (insert(side) ? 1 : 0) | (insert(side + 1) ? 2 : 0)
   }
 
   function begin(side: number, fd: number): void {
@@ -196,14 +206,29 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     bpf.update(handle.sides, key, value)
   }
 
-  /** From here the program runs for `side`, and first for what had come before. 1, or 0 if the kernel refuses. */
-  function insert(side: number): number {
-    if (putSocket(handle.verdicts, side, side) !== 0) return 0
+  /** From here the program runs for what arrives on `side`: true, or false if the kernel refuses, or bytes are there. */
+  function insert(side: number): boolean {
+    if (!isEmpty(side) || putSocket(handle.verdicts, side, side) !== 0) return false
     inserted[side] = 1
-    // Tells the socket's reader, which is the program now, that there is something (tcp_set_rcvlowat).
+    // What has come since then waits for the next packet, unless the socket's reader, which is the program now, is told
+    // of it again (tcp_set_rcvlowat).
     value[0] = 1
     calls.setsockopt(descriptors[side] as number, SOL_SOCKET, SO_RCVLOWAT, value, 4)
-    return 1
+    return true
+  }
+
+  /**
+   * The program gets packets whole, those that were read in part as well: what was read would come a second time, and
+   * the socket be off by as much for good. An empty queue has no such packet. Asked by epoll, since SIOCINQ is always 0 for
+   * a socket in a map, and recv would take a pending error away.
+   */
+  function isEmpty(side: number): boolean {
+    const fd = descriptors[side] as number
+    event[0] = EPOLLIN
+    calls.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event)
+    const isReady = calls.epoll_wait(epoll, event, 1, 0) !== 0
+    calls.epoll_ctl(epoll, EPOLL_CTL_DEL, fd, null)
+    return !isReady
   }
 
   /** Nothing is on its way: all of the bound is free. */
@@ -344,7 +369,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     if (!drained(side)) return false
     rebase(side)
     start(side)
-    return insert(side) === 1
+    return insert(side)
   }
 
   function bytes(side: number): number {
@@ -360,6 +385,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   }
 
   function close(): void {
+    calls.close(epoll)
     ring.unmap()
     lines.unmap()
   }

@@ -242,6 +242,7 @@ async function otherErrors(t: Test, stand: Stand, who: Who): Promise<void> {
     ['ETIMEDOUT', 'timeout'],
   ] as const) {
     const both = await sides(t, stand)
+    both[who].near.destroy()
     const side = { ...both[who], near: new Failing(error) }
     const ends = splice(t, stand, { ...both, [who]: side }, NOTHING)
     t.equal(await errorOf(roles(who, ends).other), 'ECONNRESET')

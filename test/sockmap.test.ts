@@ -395,6 +395,8 @@ t.test(
     await flood(origin, BOUND + BUFFERS)
     await flood(client, BOUND + BUFFERS * 2)
     t.equal(relayed.map.attend(sides[0]), 'lost')
+    relayed.map.took(sides[0], 1024 * MIB)
+    t.equal(relayed.map.attend(sides[0]), 'lost', 'for good')
     t.equal(relayed.map.attend(sides[1]), 'passed')
   },
 )

@@ -18,28 +18,11 @@
 // What the relay must know besides is said at each operation.
 
 import { readFileSync } from 'node:fs'
-import {
-  EPOLL_CLOEXEC,
-  EPOLL_CTL_ADD,
-  EPOLL_CTL_DEL,
-  EPOLLIN,
-  EVENT_WORDS,
-  IPPROTO_TCP,
-  libc,
-  O_CLOEXEC,
-  O_NONBLOCK,
-  PROT_READ,
-  PROT_WRITE,
-  SIOCOUTQ,
-  SO_COOKIE,
-  SO_RCVLOWAT,
-  SOL_SOCKET,
-  SPLICE_F_NONBLOCK,
-  TCP_INFO,
-} from '../../linux/libc.ts'
+import { libc, PROT_READ, PROT_WRITE } from '../../linux/libc.ts'
 import { createBpf } from './bpf.ts'
 import type { SockmapHandle } from './maps.ts'
 import { mapMemory, mapRing } from './ring.ts'
+import { CAN_RECEIVE, createSockets, ESTABLISHED } from './sockets.ts'
 import { BYTES, CEILING, COST, FIELDS, HANDLED, LIMIT, NOTICE, PASSED, TOLD } from './verdict.ts'
 
 /** What a direction may keep waiting in the kernel, payload and PACKET_COST for each packet: nothing else counts it. */
@@ -52,19 +35,10 @@ const NO_LIMIT = Number.MAX_SAFE_INTEGER
 /** Way of a direction, as `attend` finds it; `lost` means that bytes are gone and the tunnel must be reset. */
 export type Way = 'kernel' | 'user' | 'passed' | 'lost'
 
-/** struct tcp_info as far as it is read: tcpi_state is its first byte, tcpi_bytes_acked 64 bits at 120 (linux/tcp.h). */
-const TCP_INFO_BYTES = 128
-const BYTES_ACKED = 15
-/** States in which more can arrive: FIN_WAIT1 and 2 are those of a side that was sent a FIN (net/tcp_states.h). */
-const ESTABLISHED = 1
-const CAN_RECEIVE = [ESTABLISHED, 4, 5]
-
 /** In what `join` returns: the tunnel is in the maps. */
 export const JOINED = 4
 
 const NO_BYTES = Buffer.alloc(0)
-/** As much as a new pipe holds. */
-const REST_BYTES = 64 * 1024
 
 export interface Sockmap {
   /** A descriptor, readable (EPOLLIN) when `events` has something; edge-triggered will do. */
@@ -130,6 +104,7 @@ export function redirectedBytes(handle: SockmapHandle): (side: number) => number
 export function useSockmap(handle: SockmapHandle): Sockmap {
   const calls = libc()
   const bpf = createBpf(calls)
+  const sockets = createSockets(calls)
   const count = handle.slots * 2
   const lines = mapMemory(calls, handle.states, 0, count * FIELDS * 8, PROT_READ | PROT_WRITE)
   const fields = new BigInt64Array(lines.bytes)
@@ -151,10 +126,6 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
 
   const key = new BigUint64Array(1)
   const value = new Int32Array(1)
-  const size = new Uint32Array(1)
-  const epoll = calls.epoll_create1(EPOLL_CLOEXEC)
-  const event = new Int32Array(EVENT_WORDS)
-  const info = new BigUint64Array(TCP_INFO_BYTES / 8)
 
   function field(side: number, name: number): number {
     return Number(Atomics.load(fields, side * FIELDS + name))
@@ -195,40 +166,28 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   function begin(side: number, fd: number): void {
     descriptors[side] = fd
     inserted[side] = 0
-    size[0] = 8
-    calls.getsockopt(fd, SOL_SOCKET, SO_COOKIE, key, size)
-    cookies[side] = key[0] as bigint
+    cookies[side] = sockets.cookie(fd)
     for (const name of [BYTES, COST, PASSED, TOLD, HANDLED]) setField(side, name, 0)
     setField(side, CEILING, passedBound)
     read[side] = 0
     start(side)
+    key[0] = cookies[side] as bigint
     value[0] = side
     bpf.update(handle.sides, key, value)
   }
 
-  /** From here the program runs for what arrives on `side`: true, or false if the kernel refuses, or bytes are there. */
-  function insert(side: number): boolean {
-    if (!isEmpty(side) || putSocket(handle.verdicts, side, side) !== 0) return false
-    inserted[side] = 1
-    // What has come since then waits for the next packet, unless the socket's reader, which is the program now, is told
-    // of it again (tcp_set_rcvlowat).
-    value[0] = 1
-    calls.setsockopt(descriptors[side] as number, SOL_SOCKET, SO_RCVLOWAT, value, 4)
-    return true
-  }
-
   /**
-   * The program gets packets whole, those that were read in part as well: what was read would come a second time, and
-   * the socket be off by as much for good. An empty queue has no such packet. Asked by epoll, since SIOCINQ is always 0 for
-   * a socket in a map, and recv would take a pending error away.
+   * From here the program runs for what arrives on `side`: true, or false if the kernel refuses, or bytes are there. For it
+   * gets packets whole, those that were read in part as well: what was read would come a second time, and the socket be
+   * off by as much for good. An empty queue has no such packet.
    */
-  function isEmpty(side: number): boolean {
+  function insert(side: number): boolean {
     const fd = descriptors[side] as number
-    event[0] = EPOLLIN
-    calls.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event)
-    const isReady = calls.epoll_wait(epoll, event, 1, 0) !== 0
-    calls.epoll_ctl(epoll, EPOLL_CTL_DEL, fd, null)
-    return !isReady
+    if (!sockets.isEmpty(fd) || putSocket(handle.verdicts, side, side) !== 0) return false
+    inserted[side] = 1
+    // What has come since it was empty would wait for the next packet.
+    sockets.tellReader(fd)
+    return true
   }
 
   /** Nothing is on its way: all of the bound is free. */
@@ -283,27 +242,9 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
    * sees no bytes that the program didn't pass. Splice does: a few, since it was a moment.
    */
   function readRest(side: number): Way {
-    const pipe = new Int32Array(2)
-    if (calls.pipe2(pipe, O_NONBLOCK | O_CLOEXEC) === -1) return 'lost'
-    const [output = -1, input = -1] = pipe
-    const chunks: Buffer[] = []
-    for (;;) {
-      const taken = calls.splice(
-        descriptors[side] as number,
-        null,
-        input,
-        null,
-        REST_BYTES,
-        SPLICE_F_NONBLOCK,
-      )
-      if (taken <= 0) break
-      const chunk = Buffer.alloc(taken)
-      calls.read(output, chunk, taken)
-      chunks.push(chunk)
-    }
-    calls.close(output)
-    calls.close(input)
-    rests.set(side, Buffer.concat(chunks))
+    const bytes = sockets.spliceAll(descriptors[side] as number)
+    if (bytes === null) return 'lost'
+    rests.set(side, bytes)
     return 'user'
   }
 
@@ -324,18 +265,12 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     return written(side ^ 1) - (base[side] as number)
   }
 
-  /** All that the socket was ever given to send: acknowledged (read first, so that none counts twice) and not yet. */
   function written(side: number): number {
-    stateOf(side)
-    const acknowledged = Number(info[BYTES_ACKED])
-    calls.ioctl(descriptors[side] as number, SIOCOUTQ, value)
-    return acknowledged + (value[0] as number)
+    return sockets.written(descriptors[side] as number)
   }
 
   function stateOf(side: number): number {
-    size[0] = TCP_INFO_BYTES
-    calls.getsockopt(descriptors[side] as number, IPPROTO_TCP, TCP_INFO, info, size)
-    return Number((info[0] as bigint) & 0xffn)
+    return sockets.state(descriptors[side] as number)
   }
 
   function rebase(side: number): void {
@@ -385,7 +320,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   }
 
   function close(): void {
-    calls.close(epoll)
+    sockets.close()
     ring.unmap()
     lines.unmap()
   }

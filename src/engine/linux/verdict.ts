@@ -7,7 +7,8 @@
 //   len = 0 (a bare FIN)             dropped: redirected it would break the other socket's send side (EPIPE)
 //   passed ≠ handled                 passed: something before it was, and what follows must not overtake it
 //   cost + len + PACKET_COST > limit passed, and user space is told: it stays on its socket, whose window closes
-//   passed > ceiling                 dropped, and user space is told: the tunnel has lost bytes and must be reset
+//   passed > ceiling                 dropped, and user space is told: the tunnel has lost bytes and must be reset. All
+//                                    that follows is dropped as well
 //   else                             redirected; user space is told once when cost goes over notice
 
 import type { Instruction } from './bpf.ts'
@@ -66,6 +67,9 @@ const SK_REDIRECT_HASH = 72
 const RINGBUF_OUTPUT = 130
 const RB_FORCE_WAKEUP = 2
 
+/** More than a ceiling is ever above what was passed. */
+const FAR = 2 ** 31 - 1
+
 const SK_DROP = 0
 const SK_PASS = 1
 
@@ -121,7 +125,10 @@ export function verdictProgram({ peers, sides, states, ring }: VerdictMaps): Buf
     jumpIfGreater(r1, r9, 'lose'),
     load64(r9, r8, HANDLED * 8),
     jump('left'),
+    // Nothing is passed behind it either, whatever the ceiling becomes.
     'lose',
+    addValue(r1, FAR),
+    store64(r8, PASSED * 8, r1),
     set(r0, SK_DROP),
     'left',
     xorValue(r9, -1),

@@ -36,7 +36,7 @@ const origins = new Map<number, Socket>()
 const partners = new Map<number, number>()
 const open = new Set<Splicing>()
 const ends: Record<string, number> = {}
-let [begun, ended] = [0, 0]
+let [listening, begun, ended] = [0, 0, 0]
 let waiting: Command[] = []
 
 const servers = [clients, origins].map((arrived) => {
@@ -46,7 +46,8 @@ const servers = [clients, origins].map((arrived) => {
     beginAll()
   })
   server.listen({ port: 0, host: '127.0.0.1', backlog: 4_096 }, () => {
-    if (servers.every(({ listening }) => listening)) process.send?.(servers.map((server) => server.address()))
+    listening += 1
+    if (listening === 2) process.send?.(servers.map((server) => server.address()))
   })
   return server
 })

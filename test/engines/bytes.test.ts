@@ -171,6 +171,7 @@ async function countsWhileOpen(t: Test, stand: Stand): Promise<void> {
     fromClient: [Buffer.from('ab')],
     fromOrigin: [],
   })
+  t.equal(splicing.engine, stand.engine.name)
   client.write('cde')
   await take(origin, 5)
   t.same([splicing.clientToOrigin, splicing.originToClient], [5, 0])
@@ -220,6 +221,7 @@ async function pending(t: Test, stand: Stand): Promise<void> {
     fromClient: [],
     fromOrigin: [Buffer.from('early')],
   })
+  t.equal(splicing.engine, 'stream', 'the system alone does not have it all')
   origin.end('later')
   const atClient = await all(client)
   t.ok(atClient.equals(Buffer.concat([answer, Buffer.from('earlylater')])))

@@ -45,6 +45,7 @@ eachStand(t, async (t, stand) => {
     await t.test(`RST of the ${who} after its FIN`, (t) => resetAfterFin(t, stand, who))
     await t.test(`RST of the ${who} after the FIN of the ${other}`, (t) => resetAfterOtherFin(t, stand, who))
     await t.test(`RST of the ${who} while it is stalled itself`, (t) => resetOfStalled(t, stand, who))
+    await t.test(`RST of the ${who} while the ${other} does not read`, (t) => resetOfSender(t, stand, who))
     await t.test(`any other error of the ${who} is a RST at the ${other}`, (t) => otherErrors(t, stand, who))
     await t.test(`stop after the FIN of the ${who}`, (t) => stopAfterFin(t, stand, who))
     await t.test(`stop in order while the ${who} does not read`, (t) => stopInOrderStalled(t, stand, who))
@@ -178,7 +179,7 @@ async function resetAfterOtherFin(t: Test, stand: Stand, who: Who): Promise<void
   t.match(end.error, RESET)
 }
 
-/** Stalls `reader`, whose other side is `sender`; another tunnel through the same engine tells when nothing moves. */
+/** Sends until nothing more is taken; another tunnel through the same engine tells when nothing moves. */
 async function stall(t: Test, stand: Stand, sender: Socket): Promise<void> {
   const elsewhere = await spliced(t, stand)
   await sendUntilStalled(sender, MUCH.subarray(0, MIB), LIMIT, async () => {
@@ -197,6 +198,20 @@ async function resetOfStalled(t: Test, stand: Stand, who: Who): Promise<void> {
   t.equal(end.who, who)
   t.equal(end.how, 'reset')
   t.match(end.error, RESET)
+}
+
+async function resetOfSender(t: Test, stand: Stand, who: Who): Promise<void> {
+  const ends = await spliced(t, stand)
+  const { active, other } = roles(who, ends)
+  await stall(t, stand, active)
+  active.resetAndDestroy()
+  // It is over although nobody reads. Only `stream` does not look at a side that it has paused until the other one reads.
+  if (ends.splicing.engine === 'stream') other.resume()
+  const end = await ends.ended
+  t.equal(end.who, who)
+  t.equal(end.how, 'reset')
+  t.match(end.error, RESET)
+  t.match(await errorOfWriter(other), RESET)
 }
 
 /** A side as the system rarely makes one: it fails with `code`. */

@@ -52,8 +52,8 @@ const owned = [
     pattern: /process\.(env|exit|on\b|once\b|argv)/,
     valueOnly: false,
     rooms: ['process', 'cli'],
-    // The relay's thread must be woken before the process can exit.
-    files: ['engine/linux/kernel.ts'],
+    // The relay's thread must be woken before the process can exit, and nothing polled any more.
+    files: ['engine/linux/kernel.ts', 'linux/loop.ts'],
     why: 'signals, exit codes and the environment belong to the program',
   },
   {

@@ -52,6 +52,8 @@ export class Loop {
       setImmediate(this.#drain)
     })
     this.#poll.unref()
+    // Called while node takes itself down, a callback of koffi's would abort the process.
+    process.once('exit', () => this.#poll.close())
   }
 
   /**

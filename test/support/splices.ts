@@ -15,7 +15,7 @@ import { nodeTransport } from '../../src/transport/node.ts'
 import type { Transport } from '../../src/transport/transport.ts'
 
 /** An engine belongs here as soon as it exists. */
-const ENGINES: readonly EngineName[] = ['stream', 'epoll']
+const ENGINES: readonly EngineName[] = ['stream', 'epoll', 'sockmap']
 
 /** What an engine is given: transports on node sockets, or on bare descriptors. */
 export type Near = 'node' | 'descriptor'

@@ -21,7 +21,7 @@ import {
   systemError,
 } from '../../linux/libc.ts'
 import type { Watcher } from '../../linux/loop.ts'
-import { CONNECTION_EDGES, loop } from '../../linux/loop.ts'
+import { loop } from '../../linux/loop.ts'
 import type { Detached } from '../../transport/transport.ts'
 import type { EarlyBytes, SpliceEnd, SpliceOwner, Splicing } from '../engine.ts'
 import { howOf, STOP_TIMEOUT_MS } from '../engine.ts'
@@ -29,6 +29,7 @@ import { openSockmap } from './maps.ts'
 import type { Order } from './orders.ts'
 import { register } from './registration.ts'
 import { WAKE } from './relay.ts'
+import { push, takeAll } from './slot-ring.ts'
 import { redirectedBytes } from './sockmap.ts'
 import type { Tables } from './tables.ts'
 import {
@@ -38,9 +39,6 @@ import {
   errorOfEnd,
   MODE_EPOLL,
   MODE_SOCKMAP,
-  SIGNALLED,
-  STOPPED,
-  takeEnded,
   wasReset,
   whoEnded,
 } from './tables.ts'
@@ -135,11 +133,10 @@ export class Kernel implements Watcher {
     Atomics.store(generations, slot, generation)
     const toOrigin = this.#send(origin.descriptor, fromClient)
     const toClient = this.#send(client.descriptor, fromOrigin)
-    if (engine === 'sockmap' || toClient !== null || toOrigin !== null) {
-      this.order({ kind: 'begin', slot, generation, toClient, toOrigin })
-    } else if (!this.#register(slot, generation)) {
-      this.#abandon(slot, this.calls.errno())
+    if (toClient !== null || toOrigin !== null) {
+      this.order({ kind: 'keep', slot, generation, toClient, toOrigin })
     }
+    if (push(this.tables.begun, slot)) this.#wakeRelay()
     return splicing
   }
 
@@ -170,15 +167,12 @@ export class Kernel implements Watcher {
 
   order(order: Order): void {
     this.#orders.port1.postMessage(order)
-    this.calls.write(this.#wake, ONE, 8)
+    this.#wakeRelay()
   }
 
   /** Tunnels have ended. */
   ready(): void {
-    Atomics.store(this.tables.cursor, SIGNALLED, 0)
-    for (let slot = takeEnded(this.tables); slot !== -1; slot = takeEnded(this.tables)) {
-      this.#settle(slot, this.tables.ends[slot] as number)
-    }
+    takeAll(this.tables.ended, (slot) => this.#settle(slot, this.tables.ends[slot] as number))
   }
 
   #settle(slot: number, word: number): void {
@@ -199,23 +193,8 @@ export class Kernel implements Watcher {
     return sent === all.length ? null : Uint8Array.prototype.slice.call(all, sent)
   }
 
-  #register(slot: number, generation: number): boolean {
-    const { descriptors } = this.tables
-    return [slot * 2, slot * 2 + 1].every((side) =>
-      register(
-        this.calls,
-        this.#epoll,
-        EPOLL_CTL_ADD,
-        descriptors[side] as number,
-        CONNECTION_EDGES,
-        side,
-        generation,
-      ),
-    )
-  }
-
-  /** Closes what the relay does not have, or has lost; the owner is told later, in no call of its own. */
-  #abandon(slot: number, error: number): void {
+  /** Closes what the relay has lost. */
+  #abandon(slot: number): void {
     for (const side of [slot * 2, slot * 2 + 1]) {
       const descriptor = this.tables.descriptors[side] as number
       if (descriptor === -1) continue
@@ -223,14 +202,14 @@ export class Kernel implements Watcher {
       this.calls.close(descriptor)
       this.tables.descriptors[side] = -1
     }
-    setImmediate(() => this.#settle(slot, endWord(ENDED_BY_EDGE, true, error)))
+    this.#settle(slot, endWord(ENDED_BY_EDGE, true, 0))
   }
 
   /** The relay's thread has failed, which is a mistake of ours: its tunnels end, new ones are somebody else's. */
   #fail(error: Error): void {
     this.isRunning = false
     this.ready()
-    for (const [slot, splicing] of this.#open.entries()) if (splicing !== undefined) this.#abandon(slot, 0)
+    for (const [slot, splicing] of this.#open.entries()) if (splicing !== undefined) this.#abandon(slot)
     process.emitWarning(
       `the relay thread has failed, its tunnels were reset: ${error.stack}`,
       'HeadraceWarning',
@@ -238,7 +217,11 @@ export class Kernel implements Watcher {
   }
 
   #stop(): void {
-    Atomics.store(this.tables.cursor, STOPPED, 1)
+    Atomics.store(this.tables.stopped, 0, 1)
+    this.#wakeRelay()
+  }
+
+  #wakeRelay(): void {
     this.calls.write(this.#wake, ONE, 8)
   }
 }

@@ -6,9 +6,9 @@ import type { SockmapHandle } from './maps.ts'
 export type Order =
   /** From now on tunnels may be given to the kernel. */
   | { readonly kind: 'sockmap'; readonly handle: SockmapHandle }
-  /** Begins a tunnel that the kernel is to redirect, or that has bytes left over that its sides did not take at once. */
+  /** Bytes of a tunnel that is about to begin, which its sides did not take at once. */
   | {
-      readonly kind: 'begin'
+      readonly kind: 'keep'
       readonly slot: number
       readonly generation: number
       readonly toClient: Uint8Array | null

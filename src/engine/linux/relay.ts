@@ -29,17 +29,14 @@ import {
   SO_ERROR,
   SO_LINGER,
   SOL_SOCKET,
-  SPLICE_F_MOVE,
-  SPLICE_F_NONBLOCK,
 } from '../../linux/libc.ts'
-import type { Pipe } from './pipes.ts'
-import { createPipes, PIPE_BYTES } from './pipes.ts'
+import { createBulk } from './bulk.ts'
 import type { Redirect } from './redirect.ts'
 import { createRedirect } from './redirect.ts'
 import { register } from './registration.ts'
 import type { Sockmap } from './sockmap.ts'
 import type { Tables } from './tables.ts'
-import { ENDED_BY_OPERATOR, endWord, MODE_EPOLL, MODE_SOCKMAP, pushEnded } from './tables.ts'
+import { ENDED_BY_EDGE, ENDED_BY_OPERATOR, endWord, MODE_EPOLL, MODE_SOCKMAP } from './tables.ts'
 
 // What is known of a side, as bits.
 
@@ -59,19 +56,24 @@ const BULK = 32
 const QUEUED = 64
 
 const SCRATCH_BYTES = 64 * 1024
-/** Reads of one side before the others have their turn; through a pipe each may be 16 times as much. */
+/** Reads of one side before the others have their turn. */
 const READS_PER_TURN = 16
-const SPLICES_PER_TURN = 4
 const BATCH = 512
-const SPLICE_FLAGS = SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+
+export interface RelayHooks {
+  /** Somebody has written to the eventfd that is watched as WAKE. */
+  woken(): void
+  /** The end of a tunnel is in the tables. Once for each that has begun; its slot is not the relay's any more. */
+  ended(slot: number): void
+}
 
 export interface Relay {
   /** Waits for events, and serves each once. */
   turn(): void
   /** Bytes that are sent to a side before any others; before its first event. */
   keep(side: number, bytes: Buffer): void
-  /** Begins a tunnel whose sides are in the tables. False if the system refuses to watch them. */
-  begin(slot: number): boolean
+  /** Begins a tunnel whose sides are in the tables. */
+  begin(slot: number): void
   /** From now on a tunnel is given to the kernel if its mode says so. */
   useSockmap(sockmap: Sockmap): void
   /** FIN to both sides, after what is kept; what comes from now on is dropped. */
@@ -84,35 +86,36 @@ export interface Relay {
 export const WAKE = -1
 const RING = -2
 
-export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: () => void): Relay {
+export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: RelayHooks): Relay {
   const { descriptors, bytes, generations, modes } = tables
-  const { recv, send, splice, epoll_wait } = calls
+  const { recv, send, epoll_wait } = calls
   const events = new Int32Array(BATCH * EVENT_WORDS)
   const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES)
   const flags = new Uint8Array(tables.slots * 2)
   /** By slot: which side's FIN came first, plus one. */
   const first = new Uint8Array(tables.slots)
-  const pipes = createPipes(calls)
+  const bulk = createBulk(calls)
   /** By sink: what it did not take. Few tunnels have any at a time. */
   const kept = new Map<number, Buffer>()
-  /** By source. */
-  const filled = new Map<number, Pipe>()
   let queue: number[] = []
   let redirect: Redirect | null = null
+  /** How long to sleep at most, in ms; -1: until something comes. */
+  let patience = -1
 
   function turn(): void {
-    const patience = redirect === null ? -1 : redirect.poll()
     const count = epoll_wait(epoll, events, BATCH, queue.length > 0 ? 0 : patience)
     for (let index = 0; index < count; index += 1) {
       const at = index * EVENT_WORDS
       const side = events[at + EVENT_DATA] as number
-      if (side === WAKE) woken()
+      if (side === WAKE) hooks.woken()
       else if (side === RING) redirect?.hear()
       else if (Atomics.load(generations, side >> 1) === events[at + EVENT_DATA + 1]) {
         serve(side, events[at] as number)
       }
     }
     serveQueue()
+    // Last, since what it ends is told of before the next sleep.
+    if (redirect !== null) patience = redirect.poll()
   }
 
   function serveQueue(): void {
@@ -127,7 +130,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
 
   function serve(side: number, seen: number): void {
     if (isOver(side)) return
-    if (seen & EPOLLOUT && (kept.size > 0 || filled.size > 0)) flush(side)
+    if (seen & EPOLLOUT && (kept.size > 0 || bulk.isActive)) flush(side)
     if (seen & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
       const ahead = seen & ~(EPOLLIN | EPOLLOUT) ? READABLE | HAS_END_AHEAD : READABLE
       flags[side] = flagsOf(side) | ahead
@@ -195,48 +198,26 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
 
   function startBulk(side: number): boolean {
     if (flagsOf(side ^ 1) & (FINISHED | FINISHING) || redirect?.allowsBulk(side) === false) return false
-    const pipe = pipes.take()
-    if (pipe === null) return false
-    filled.set(side, pipe)
+    if (!bulk.start(side)) return false
     flags[side] = flagsOf(side) | BULK
     return true
   }
 
   function pumpBulk(side: number): void {
-    const pipe = filled.get(side) as Pipe
-    for (let count = 0; count < SPLICES_PER_TURN; count += 1) {
-      if (pipe.held === 0 && !fill(side, pipe)) return
-      const moved = splice(pipe.output, null, descriptorOf(side ^ 1), null, pipe.held, SPLICE_FLAGS)
-      if (moved === -1) {
-        if (calls.errno() !== EAGAIN) fail(side ^ 1, calls.errno())
-        return
-      }
-      pipe.held -= moved
-    }
-    enqueue(side)
-  }
-
-  /** False when there is nothing to fill it with: the pipe is given back then. */
-  function fill(side: number, pipe: Pipe): boolean {
-    const size = splice(descriptorOf(side), null, pipe.input, null, PIPE_BYTES, SPLICE_FLAGS)
-    if (size > 0) {
-      pipe.held = size
-      bytes[side] = (bytes[side] as number) + size
-      return true
-    }
-    const error = size === -1 ? calls.errno() : 0
+    const outcome = bulk.move(side, descriptorOf(side), descriptorOf(side ^ 1))
+    bytes[side] = (bytes[side] as number) + bulk.taken
+    if (outcome === 'full') return
+    if (outcome === 'turn') return void enqueue(side)
+    if (outcome === 'sink') return void fail(side ^ 1, bulk.error)
+    if (outcome === 'source') return void fail(side, bulk.error)
     endBulk(side)
-    if (size === 0) ended(side)
-    else if (error === EAGAIN) emptied(side)
-    else fail(side, error)
-    return false
+    if (outcome === 'ended') ended(side)
+    else emptied(side)
   }
 
   function endBulk(side: number): void {
-    const pipe = filled.get(side)
-    if (pipe === undefined) return
-    filled.delete(side)
-    pipes.give(pipe)
+    if ((flagsOf(side) & BULK) === 0) return
+    bulk.stop(side)
     flags[side] = flagsOf(side) & ~BULK
   }
 
@@ -302,14 +283,10 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
 
   /** What is in the pipe of a source is kept for its sink like any other bytes. */
   function keepPiped(source: number): void {
-    const pipe = filled.get(source)
-    if (pipe === undefined) return
-    if (pipe.held > 0) {
-      const piped = Buffer.allocUnsafeSlow(pipe.held)
-      pipe.held -= calls.read(pipe.output, piped, piped.length)
-      kept.set(source ^ 1, piped)
-    }
-    endBulk(source)
+    if ((flagsOf(source) & BULK) === 0) return
+    const piped = bulk.stopReading(source)
+    if (piped !== null) kept.set(source ^ 1, piped)
+    flags[source] = flagsOf(source) & ~BULK
   }
 
   function cut(slot: number, isReset: boolean): void {
@@ -333,9 +310,12 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
 
   // What the kernel redirects.
 
-  function begin(slot: number): boolean {
+  function begin(slot: number): void {
     if (modes[slot] === MODE_SOCKMAP && !joined(slot)) modes[slot] = MODE_EPOLL
-    return watch(slot * 2, EPOLL_CTL_ADD) && watch(slot * 2 + 1, EPOLL_CTL_ADD)
+    if (watch(slot * 2, EPOLL_CTL_ADD) && watch(slot * 2 + 1, EPOLL_CTL_ADD)) return
+    const error = calls.errno()
+    close(slot, true)
+    tell(slot, endWord(ENDED_BY_EDGE, true, error))
   }
 
   /** Bytes that are left over go first, and only the relay can send them. */
@@ -385,7 +365,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, woken: (
   function tell(slot: number, word: number): void {
     first[slot] = 0
     tables.ends[slot] = word
-    pushEnded(tables, slot)
+    hooks.ended(slot)
   }
 
   function enqueue(side: number): void {

@@ -1,8 +1,13 @@
 // What the main thread and the relay thread know of each tunnel, in memory that both have. A tunnel has a slot; a side
 // of it has an index: slot * 2 for the client, slot * 2 + 1 for the origin, so that `index ^ 1` is the other side.
 //
-//   main    takes a free slot, writes it, registers both descriptors ─▶ relay  moves bytes, counts them
-//   main    hears of the end, reads counts, frees the slot  ◀─ ring ──  relay  closes both descriptors, writes the end
+//   main    takes a free slot, writes it         ── begun ──▶  relay  watches both descriptors, moves bytes, counts them
+//   main    hears of it, reads the counts, frees the slot  ◀── ended ──  relay  closes both, writes the end
+//
+// Between the two the slot and its descriptors are the relay's alone; main only reads.
+
+import type { SlotRing } from './slot-ring.ts'
+import { createSlotRing } from './slot-ring.ts'
 
 export interface Tables {
   /** How many tunnels there can be. */
@@ -17,23 +22,14 @@ export interface Tables {
   readonly modes: Uint8Array
   /** By slot: how it ended (see `endWord`). */
   readonly ends: Int32Array
-  /** Slots whose tunnels have ended, as a ring: one place for each slot, so that it is never too full. */
-  readonly ended: Int32Array
-  /** The ring's head and tail, and two words between the threads. */
-  readonly cursor: Int32Array
+  readonly begun: SlotRing
+  readonly ended: SlotRing
+  /** One word, 1: the thread ends. */
+  readonly stopped: Int32Array
 }
 
 export const MODE_EPOLL = 0
 export const MODE_SOCKMAP = 1
-
-/** Where the relay writes in the ring. */
-export const HEAD = 0
-/** Where main reads. */
-export const TAIL = 1
-/** 1 from when the relay has told main of ended tunnels to when main looks. */
-export const SIGNALLED = 2
-/** 1: the thread ends. */
-export const STOPPED = 3
 
 export function createTables(slots: number): Tables {
   const words = (count: number) => new Int32Array(new SharedArrayBuffer(count * 4))
@@ -44,8 +40,9 @@ export function createTables(slots: number): Tables {
     generations: words(slots),
     modes: new Uint8Array(new SharedArrayBuffer(slots)),
     ends: words(slots),
-    ended: words(slots),
-    cursor: words(4),
+    begun: createSlotRing(slots),
+    ended: createSlotRing(slots),
+    stopped: words(1),
   }
 }
 
@@ -69,20 +66,4 @@ export function wasReset(word: number): boolean {
 
 export function errorOfEnd(word: number): number {
   return word >>> 3
-}
-
-/** By the relay, once for each tunnel. */
-export function pushEnded({ ended, cursor, slots }: Tables, slot: number): void {
-  const head = Atomics.load(cursor, HEAD)
-  ended[head % slots] = slot
-  Atomics.store(cursor, HEAD, (head + 1) % (slots * 2))
-}
-
-/** By main: a slot, or -1 if nothing more has ended. */
-export function takeEnded({ ended, cursor, slots }: Tables): number {
-  const tail = Atomics.load(cursor, TAIL)
-  if (tail === Atomics.load(cursor, HEAD)) return -1
-  const slot = ended[tail % slots] as number
-  Atomics.store(cursor, TAIL, (tail + 1) % (slots * 2))
-  return slot
 }

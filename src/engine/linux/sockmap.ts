@@ -76,7 +76,10 @@ export interface Sockmap {
   give(side: number): boolean
   /** Bytes that the kernel has redirected from this side since `join`. */
   bytes(side: number): number
-  /** After both were closed, which takes them out of the maps and drops what waits to be sent: see `drained`. */
+  /**
+   * After both were closed, which takes them out of the maps and drops what waits to be sent: see `drained`. A socket
+   * closed with passed bytes unread sends a FIN, where any other would send RST: say so with SO_LINGER.
+   */
   leave(slot: number): void
   /** Ends this user of the maps; not the maps. */
   close(): void

@@ -112,7 +112,7 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
 
   function hear(): void {
     sockmap.events((side) => {
-      if (ways[side] !== KERNEL) return
+      if (ways[side] !== KERNEL && ways[side] !== PASSED) return
       look(side)
       if (ways[side] !== KERNEL) hooks.resume(side)
     })

@@ -5,7 +5,7 @@ import type { EventEmitter } from 'node:events'
 import type { Client } from '../accept/client.ts'
 import type { End, Phase } from '../end.ts'
 import { endName } from '../end.ts'
-import type { SpliceEnd } from '../engine/engine.ts'
+import type { EngineName, SpliceEnd } from '../engine/engine.ts'
 import type { ErrorCode, HeadraceError } from '../errors.ts'
 import { entry } from '../errors.ts'
 import type { RequestHead } from '../head/head.ts'
@@ -20,6 +20,8 @@ export interface AcceptedEvent {
   readonly client: { readonly address: string }
   /** The address that was dialled, such as `10.0.0.1:443`. */
   readonly origin: string
+  /** What moves its bytes. A tunnel that the kernel does not take is `epoll`, from when that is known. */
+  readonly engine: EngineName
 }
 
 export interface ClosedEvent extends AcceptedEvent {
@@ -120,7 +122,7 @@ export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): 
   }
 }
 
-function whoAndWhere({ facts, backend }: Tunnel): AcceptedEvent {
+function whoAndWhere({ facts, backend, splicing }: Tunnel): AcceptedEvent {
   const { id, service, clientAddress, originAddress } = facts
   return {
     id,
@@ -128,5 +130,6 @@ function whoAndWhere({ facts, backend }: Tunnel): AcceptedEvent {
     backend: backend.options.name,
     client: { address: clientAddress },
     origin: originAddress,
+    engine: splicing?.engine ?? 'stream',
   }
 }

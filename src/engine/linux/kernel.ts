@@ -95,6 +95,8 @@ export class Kernel implements Watcher {
       name: 'relay',
       workerData,
       transferList: [port2],
+      // Flags of the process are for its own program; --input-type would even be an error here.
+      execArgv: [],
       // What it makes is short-lived and small; a large nursery would only be memory.
       resourceLimits: { maxYoungGenerationSizeMb: 1 },
     })

@@ -1,0 +1,95 @@
+// Whole connections in a process of their own, for tests of what a process may do.
+
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import type { AddressInfo, Socket } from 'node:net'
+import { connect, createServer } from 'node:net'
+import { listen } from '../../src/accept/listener.ts'
+import type { EngineName } from '../../src/engine/engine.ts'
+import type { HeadraceError } from '../../src/errors.ts'
+import { acceptOf } from '../../src/head/handshake.ts'
+import { createTunnel } from '../../src/index.ts'
+import { loop } from '../../src/linux/loop.ts'
+import { optionsOf } from './accepting.ts'
+
+const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
+const BULK_BYTES = 32 * 1024 * 1024
+
+/** Answers with a 101 and then with all that it gets. */
+async function echoOrigin(): Promise<string> {
+  const server = createServer((socket) => {
+    socket.once('data', () => {
+      const accept = `Sec-WebSocket-Accept: ${acceptOf(KEY)}`
+      socket.write(`HTTP/1.1 101 Ok\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${accept}\r\n\r\n`)
+      socket.pipe(socket)
+    })
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+function open(address: string): Socket {
+  const [host = '', port = ''] = address.split(':')
+  const socket = connect(Number(port), host)
+  const handshake = `Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${KEY}`
+  socket.write(`GET / HTTP/1.1\r\nHost: x\r\n${handshake}\r\n\r\n`)
+  return socket
+}
+
+/** One tunnel, bulk there and back, and what the process may do. */
+export async function oneTunnel(engine: EngineName): Promise<void> {
+  const backends = [{ name: 'origin', address: await echoOrigin() }]
+  const services = [{ id: 'one', domains: ['*'], websockets: true, backends }]
+  const tunnel = createTunnel({ services, engine, log: { level: 'silent' } })
+  const accepted = once(tunnel, 'accepted')
+  const { addresses } = await tunnel.listen([{ address: '127.0.0.1:0' }])
+  const socket = open(addresses[0] ?? '')
+  await once(socket, 'data')
+  const [event] = await accepted
+  const bulk = randomBytes(BULK_BYTES)
+  socket.end(bulk)
+  const received = createHash('sha256')
+  for await (const chunk of socket) received.update(chunk as Buffer)
+  const isWhole = received.digest('hex') === createHash('sha256').update(bulk).digest('hex')
+  const [, capabilities] = /CapEff:\s*(\w+)/.exec(readFileSync('/proc/self/status', 'latin1')) ?? []
+  const user = `uid ${process.getuid?.()}, capabilities ${capabilities}`
+  console.log(`${user}, engine ${event.engine}, bulk ${isWhole ? 'whole' : 'broken'}`)
+  process.exit(0)
+}
+
+/** A listener in a process that has too few descriptors for its clients. */
+export async function exhausted(): Promise<void> {
+  const troubles: HeadraceError[] = []
+  let served = 0
+  const held: (() => void)[] = []
+  const listener = await listen(
+    optionsOf({}),
+    (arrival) => {
+      served += 1
+      if ('transport' in arrival) held.push(() => arrival.transport.destroy())
+    },
+    (trouble) => troubles.push(trouble),
+    loop(),
+  )
+  const [host = '', port = ''] = listener.address.split(':')
+  const far: Socket[] = []
+  while (troubles.length === 0) {
+    const socket = connect(Number(port), host)
+    socket.on('error', () => {})
+    far.push(socket)
+    await Promise.race([once(socket, 'connect'), once(socket, 'close')])
+    await new Promise(setImmediate)
+  }
+  for (const close of held.splice(0)) close()
+  for (const socket of far) socket.destroy()
+  // A RST or a FIN of those that waited in the backlog is no error of the listener's.
+  const before = served
+  const late = connect(Number(port), host)
+  while (served === before) await new Promise(setImmediate)
+  console.log(`troubles: ${troubles.length}, ${troubles[0]?.detail.split(': ').at(-1)}`)
+  late.destroy()
+  console.log('served after the pause')
+  process.exit(0)
+}

@@ -61,7 +61,6 @@ export function createEdge(options: EdgeOptions): Edge {
   const services = options.services.map(createService)
   const listeners: Listener[] = []
   const { engine, loop, reason } = chooseEngine(options.engine)
-  lines.engine(engine.name, reason)
   const newId = idSource()
   const way = createWay({
     services: serviceTable(services),
@@ -82,6 +81,8 @@ export function createEdge(options: EdgeOptions): Edge {
       await Promise.all(opened.map((listener) => listener.close()))
       throw failed.reason
     }
+    // Behind whatever the program says of the addresses.
+    if (listeners.length === 0) setImmediate(() => lines.engine(engine.name, reason))
     listeners.push(...opened)
     return { addresses: opened.map(({ address }) => address) }
   }

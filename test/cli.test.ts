@@ -133,6 +133,7 @@ t.test('run says where it listens, tunnels, logs JSON lines, and a signal ends i
     t.ok(await echoes(client, 'through the program'))
     client.end()
     await client.closed
+    t.match(JSON.parse(await program.line()), { msg: 'engine chosen', engine: /^(epoll|stream)$/ })
     t.match(JSON.parse(await program.line()), { msg: 'tunnel accepted', service: 'chat' })
     t.match(JSON.parse(await program.line()), { msg: 'tunnel closed', end: 'client-fin-tunnel' })
     program.child.kill(signal)

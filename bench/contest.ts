@@ -1,6 +1,6 @@
 // A contest: the same work given to several proxies in turn, in short rounds, and what each of them spent on it.
 
-import { cpuNs } from './cpu.ts'
+import { cpuNs, kernelThreadsNs } from './cpu.ts'
 import type { Figure, Result } from './figures.ts'
 import { figure } from './figures.ts'
 import type { PeerKind } from './peers/peer.ts'
@@ -28,9 +28,10 @@ export interface Score {
   readonly seconds: number
 }
 
-/** A score, and the seconds of CPU that the three processes of the stand spent for it. */
+/** A score, and the seconds of CPU that the three processes of the stand, and the kernel's threads, spent for it. */
 interface Round extends Score {
   readonly proxy: number
+  readonly kernel: number
   readonly origin: number
   readonly client: number
 }
@@ -60,35 +61,47 @@ export async function hold(kinds: readonly PeerKind[], contest: Contest): Promis
       // Throws what the origin has seen go wrong.
       await stand.origin.call('open')
     }
-    const [first] = played
-    return played.map(({ stand, rounds }) => ({
+    return played.map((one) => ({
       title,
-      subject: stand.name,
-      figures: figuresOf(unit, rounds, stand === first?.stand ? [] : comparison(rounds, first)),
+      subject: one.stand.name,
+      figures: figuresOf(unit, one.rounds, comparisons(one, played)),
     }))
   })
 }
 
 async function measured({ peer, origin, client }: Stand, play: () => Promise<Score>): Promise<Round> {
-  const spent = () => [peer.pids, [origin.pid], [client.pid]].map(cpuNs)
+  const spent = () => [...[peer.pids, [origin.pid], [client.pid]].map(cpuNs), kernelThreadsNs()]
   const before = spent()
   const score = await play()
-  const [proxy = 0, ofOrigin = 0, ofClient = 0] = spent().map((ns, at) => (ns - (before[at] ?? 0)) / 1e9)
-  return { ...score, proxy, origin: ofOrigin, client: ofClient }
+  const [proxy = 0, ofOrigin = 0, ofClient = 0, kernel = 0] = spent().map(
+    (ns, at) => (ns - (before[at] ?? 0)) / 1e9,
+  )
+  return { ...score, proxy, kernel, origin: ofOrigin, client: ofClient }
 }
 
-const costOf = ({ proxy, count }: Round) => proxy / count
+/** What the proxy spent, and what the kernel's threads did for it. */
+const costOf = ({ proxy, kernel, count }: Round) => (proxy + kernel) / count
+
+/** Work that a proxy leaves to whoever sends or receives is not gone. */
+const machineCostOf = ({ proxy, kernel, origin, client, count }: Round) =>
+  (proxy + kernel + origin + client) / count
+
+/** The peers that others are compared with. */
+const YARDSTICKS = ['haproxy', 'nginx']
 
 /**
- * What a unit costs, as a multiple of what it costs the first proxy in the same turn: neighbours in time had the same
+ * What a unit costs, as a multiple of what it costs another proxy in the same turn: neighbours in time had the same
  * machine, so that this says more than two medians.
  */
-function comparison(rounds: readonly Round[], first: Played | undefined): Figure[] {
-  const ratios = rounds.flatMap((round, turn) => {
-    const other = first?.rounds[turn]
-    return other === undefined ? [] : costOf(round) / costOf(other)
+function comparisons(one: Played, played: readonly Played[]): Figure[] {
+  const others = played.filter(({ stand }) => stand !== one.stand && YARDSTICKS.includes(stand.name))
+  return others.map(({ stand, rounds }) => {
+    const ratios = one.rounds.flatMap((round, turn) => {
+      const other = rounds[turn]
+      return other === undefined ? [] : costOf(round) / costOf(other)
+    })
+    return figure(`× ${stand.name}`, ratios)
   })
-  return [figure(`× ${first?.stand.name}`, ratios)]
 }
 
 /** How busy each was: where the proxy is not near 100 %, its units per second were not bound by it alone. */
@@ -97,7 +110,8 @@ function figuresOf(unit: string, rounds: readonly Round[], compared: readonly Fi
   const cost = [
     of(`CPU µs per ${unit}`, (round) => costOf(round) * 1e6),
     ...compared,
-    of(`${unit}s per CPU second`, (round) => 1 / costOf(round)),
+    of('kernel threads of it', ({ kernel, count }) => (kernel / count) * 1e6),
+    of('whole machine', (round) => machineCostOf(round) * 1e6),
   ]
   return [
     ...(rounds.some(({ proxy }) => proxy > 0) ? cost : []),

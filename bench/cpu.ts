@@ -22,6 +22,40 @@ export function cpuNs(pids: readonly number[]): number {
   return sum
 }
 
+/**
+ * The same for the kernel's own threads (kworker, ksoftirqd: children of kthreadd, pid 2), which do what a proxy has
+ * left to the kernel. Whatever else they do meanwhile is counted, too, for every proxy alike.
+ */
+export function kernelThreadsNs(): number {
+  kernelThreads ??= listKernelThreads()
+  let sum = 0
+  for (const pid of kernelThreads) sum += onCpuNs(`/proc/${pid}/schedstat`)
+  return sum
+}
+
+let kernelThreads: readonly string[] | undefined
+
+function listKernelThreads(): string[] {
+  return readdirSync('/proc').filter((name) => {
+    if (!/^[0-9]+$/.test(name)) return false
+    const [, parent] = /^PPid:\s*(\d+)$/m.exec(readIfThere(`/proc/${name}/status`)) ?? []
+    return parent === '2'
+  })
+}
+
+/** Some of them come and go. */
+function onCpuNs(file: string): number {
+  return Number(readIfThere(file).split(' ')[0] ?? 0)
+}
+
+function readIfThere(file: string): string {
+  try {
+    return readFileSync(file, 'latin1')
+  } catch {
+    return ''
+  }
+}
+
 /** Bytes of memory that the processes hold: their own pages, and their share of those that they have in common (PSS). */
 export function memoryBytes(pids: readonly number[]): number {
   let sum = 0

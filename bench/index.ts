@@ -1,6 +1,7 @@
 // `npm run bench`: runs the scenarios in order, prints tables, writes JSON. Ends with 1 if a byte was wrong, a tunnel was
 // lost, or anything else failed. Linux only: what processes cost is read from /proc.
 
+import { bulk } from './bulk.ts'
 import { churn } from './churn.ts'
 import type { Result } from './figures.ts'
 import { memory } from './memory.ts'
@@ -18,7 +19,7 @@ type Scenario = (
   progress: (line: string) => void,
 ) => Promise<Result[]>
 
-const scenarios: Readonly<Record<ScenarioName, Scenario>> = { memory, relay, churn, micro }
+const scenarios: Readonly<Record<ScenarioName, Scenario>> = { memory, relay, bulk, churn, micro }
 
 async function run(options: Options): Promise<void> {
   const wanted = peerKinds.filter(({ name }) => options.proxies.includes(name))

@@ -2,7 +2,8 @@
 // number; both after garbage was collected. Before: after a warm-up, so that compiled code and first buffers are not counted
 // as the tunnels'. The kernel's share (sockets) is not in it.
 
-import { memoryBytes } from './cpu.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { cpuNs, memoryBytes } from './cpu.ts'
 import type { Result } from './figures.ts'
 import { figure } from './figures.ts'
 import type { Options } from './options.ts'
@@ -11,8 +12,8 @@ import type { Stand } from './stand.ts'
 import { withStands } from './stand.ts'
 
 const SIZES = {
-  full: { plain: 5_000, tls: 1_000, warmUp: 100, patienceMs: 15_000 },
-  smoke: { plain: 200, tls: 50, warmUp: 10, patienceMs: 300 },
+  full: { plain: 9_000, tls: 1_000, warmUp: 300, patienceMs: 15_000, idleMs: 5_000 },
+  smoke: { plain: 200, tls: 50, warmUp: 10, patienceMs: 300, idleMs: 200 },
 } as const
 
 const MESSAGE_SIZE = 64
@@ -42,7 +43,7 @@ export async function memory(
 async function idle(
   { peer, client, origin, target }: Stand,
   count: number,
-  { warmUp, patienceMs }: { readonly warmUp: number; readonly patienceMs: number },
+  { warmUp, patienceMs, idleMs }: { readonly [Size in 'warmUp' | 'patienceMs' | 'idleMs']: number },
 ) {
   await client.call('open', target, warmUp, MESSAGE_SIZE)
   await client.call('echo')
@@ -55,6 +56,9 @@ async function idle(
   const peak = memoryBytes(peer.pids)
   await peer.settle(patienceMs)
   const after = memoryBytes(peer.pids)
+  const spent = cpuNs(peer.pids)
+  await sleep(idleMs)
+  const idleNs = cpuNs(peer.pids) - spent
 
   // Idle, but alive, every one of them.
   await client.call('echo')
@@ -63,6 +67,7 @@ async function idle(
   await client.call('close')
   return [
     figure('KiB per tunnel', [(after - before) / count / KIB]),
+    figure('idle: CPU ms per second', [idleNs / 1e3 / idleMs]),
     figure('process MiB: before', [before / KIB / KIB]),
     figure('just opened', [peak / KIB / KIB]),
     figure('idle', [after / KIB / KIB]),

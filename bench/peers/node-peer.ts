@@ -45,7 +45,11 @@ function newSpaceBytes(): number {
 }
 
 /** In the parent. */
-export function nodePeer(kind: Omit<PeerKind, 'start'>, module: URL): PeerKind {
+export function nodePeer(
+  kind: Omit<PeerKind, 'start'>,
+  module: URL,
+  more: Partial<PeerOptions> = {},
+): PeerKind {
   const { name } = kind
   return {
     ...kind,
@@ -60,7 +64,7 @@ export function nodePeer(kind: Omit<PeerKind, 'start'>, module: URL): PeerKind {
         '--expose-gc',
         ...(options.withProfile ? profile : []),
       ])
-      const address = await child.call('start', options)
+      const address = await child.call('start', { ...options, ...more })
       return { address, pids: [child.pid], settle: (ms) => child.call('settle', ms), stop: child.stop }
     },
   }

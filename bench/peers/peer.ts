@@ -20,6 +20,8 @@ export interface PeerOptions {
   readonly origin: string
   /** Accept TLS with it; null: plain TCP. */
   readonly tls: Certificate | null
+  /** Which engine of Headrace; others have no choice. */
+  readonly engine?: string
   /** Write a CPU profile when it stops, if it is a node process. */
   readonly withProfile: boolean
 }

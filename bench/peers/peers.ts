@@ -1,21 +1,38 @@
 // Who takes part. A new proxy is one more line here.
 
+import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { PACKAGE, PRODUCT } from '../places.ts'
-import { HEADRACE_ENGINE } from './engine.ts'
 import { nodePeer } from './node-peer.ts'
 import type { PeerKind } from './peer.ts'
 import { programPeer } from './program.ts'
 
-const headrace = nodePeer(
-  {
-    name: 'headrace',
-    missing: () => (existsSync(PRODUCT) ? null : 'not built: npm run build'),
-    version: () => `${versionIn(PACKAGE)} (engine ${HEADRACE_ENGINE})`,
-  },
-  new URL('./headrace.js', import.meta.url),
-)
+/** One contestant for each engine that can run here. */
+function headrace(engine: string): PeerKind {
+  return nodePeer(
+    {
+      name: `headrace-${engine}`,
+      missing: () => reasonAgainst(engine),
+      version: () => `${versionIn(PACKAGE)}`,
+    },
+    new URL('./headrace.js', import.meta.url),
+    { engine },
+  )
+}
+
+/** Asked in a process of its own, since an engine stays with the process that has started it. */
+function reasonAgainst(engine: string): string | null {
+  if (!existsSync(PRODUCT)) return 'not built: npm run build'
+  const services = [{ id: 'x', domains: ['*'], backends: [{ name: 'x', address: '127.0.0.1:1' }] }]
+  const options = JSON.stringify({ services, engine, log: { level: 'silent' } })
+  const script = `import('${PRODUCT.href}').then(({ createTunnel }) => createTunnel(${options})).catch((error) => {
+    console.error(error.message)
+    process.exit(1)
+  })`
+  const { status, stderr } = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' })
+  return status === 0 ? null : stderr.trim()
+}
 
 const httpProxy3 = nodePeer(
   {
@@ -52,7 +69,15 @@ const direct: PeerKind = {
   },
 }
 
-export const peerKinds: readonly PeerKind[] = [headrace, httpProxy3, haproxy, nginx, direct]
+export const peerKinds: readonly PeerKind[] = [
+  headrace('epoll'),
+  headrace('sockmap'),
+  headrace('stream'),
+  httpProxy3,
+  haproxy,
+  nginx,
+  direct,
+]
 
 function versionIn(packageFile: string): string {
   return (JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string }).version

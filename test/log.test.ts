@@ -67,7 +67,7 @@ log: { headers: [User-Agent, Authorization, Cookie, Sec-WebSocket-Key, X-Secret]
     level: 'info',
     service: 'chat',
     backend: 'origin',
-    engine: 'stream',
+    engine: /^(epoll|stream)$/,
     listener: program.address,
     client: '127.0.0.1',
     origin: origin.address,

@@ -73,19 +73,20 @@ export function acceptOn(
 
   function rest(): void {
     loop.unwatch(listening)
-    pause = setTimeout(() => {
-      pause = undefined
-      loop.watch(listening, watcher, EPOLLIN)
-    }, PAUSE_MS)
+    pause = setTimeout(listen, PAUSE_MS)
+  }
+
+  /** Level-triggered: what a batch leaves behind comes in the next turn. */
+  function listen(): void {
+    if (!loop.watch(listening, watcher, EPOLLIN)) rest()
   }
 
   function close(): void {
-    if (pause === undefined) loop.unwatch(listening)
+    loop.unwatch(listening)
     clearTimeout(pause)
     calls.close(listening)
   }
 
-  // Level-triggered: what a batch leaves behind comes in the next turn.
-  loop.watch(listening, watcher, EPOLLIN)
+  listen()
   return { close }
 }

@@ -122,8 +122,9 @@ export async function listen(
  */
 function takenFrom(server: Server, loop: Loop): number {
   const listening = loop.calls.fcntl(descriptorOf(server), F_DUPFD_CLOEXEC, 0)
-  if (listening === -1) throw systemError(loop.calls.errno(), 'fcntl')
+  const error = listening === -1 ? systemError(loop.calls.errno(), 'fcntl') : null
   server.close()
+  if (error !== null) throw new HeadraceError('listen-failed', `${error.code}: no descriptor is left`, error)
   return listening
 }
 

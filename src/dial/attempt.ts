@@ -115,7 +115,7 @@ class Connecting implements Watcher {
     return false
   }
 
-  /** Connected, or not: any event says that it is over (connect(2), EINPROGRESS). */
+  /** Connected, or not: whatever event comes, it is over (connect(2), EINPROGRESS). */
   ready(): void {
     const { calls } = this.loop
     calls.getsockopt(this.descriptor, SOL_SOCKET, SO_ERROR, ERROR, ERROR_SIZE)

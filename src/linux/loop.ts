@@ -79,6 +79,8 @@ export class Loop {
 
   /** Before the descriptor is closed or given away: events belong to the open file, whoever has it. */
   unwatch(fd: number): void {
+    // The system may have refused to watch it.
+    if (this.#watchers[fd] === undefined) return
     this.#watchers[fd] = undefined
     this.calls.epoll_ctl(this.#epoll, EPOLL_CTL_DEL, fd, null)
     this.#count -= 1

@@ -108,8 +108,8 @@ export class Kernel implements Watcher {
   }
 
   /**
-   * Begins a tunnel. Null if there is no slot for it, and nothing has changed. Early bytes are sent here; what was read
-   * from the connections before, and not told to anybody, comes next; then what the descriptors bring.
+   * Begins a tunnel; only when there `hasRoom`. Early bytes are sent here; what was read from the connections before, and
+   * told to nobody, comes next; then what the descriptors bring.
    */
   begin(
     client: Detached,

@@ -10,7 +10,7 @@
 //   kernel ── limit, since nobody answered the notice ─▶ passed ── settle() ─▶ kernel
 //
 //   kernel   redirected. Nobody is woken for data. What waits to be sent is at most BOUND.
-//   user     out of `verdicts`: the socket is as any other, and its window closes when it isn't read. The other
+//   user     out of `verdicts`: a socket like others, and its window closes when it isn't read. The other
 //            direction, and bytes that wait to be sent, are not touched. recv and splice work.
 //   passed   in `verdicts`, but the bytes stay on the socket: recv works, splice doesn't see them. It must not be taken
 //            out: the kernel then finds unread bytes missing, and recv warns in its log and stalls.

@@ -28,6 +28,7 @@ const PAUSE_MS = 100
 const EXHAUSTED = [EMFILE, ENFILE, ENOBUFS, ENOMEM]
 
 export interface Acceptor {
+  /** Once; a second call does nothing. */
   close(): void
 }
 
@@ -44,6 +45,7 @@ export function acceptOn(
   const { calls } = loop
   const address = Buffer.alloc(SOCKADDR_SIZE)
   const size = new Uint32Array(1)
+  let isClosed = false
   let isTroubled = false
   let pause: NodeJS.Timeout | undefined
   const watcher: Watcher = { ready: acceptBatch }
@@ -82,6 +84,9 @@ export function acceptOn(
   }
 
   function close(): void {
+    // A second time the number may be somebody else's.
+    if (isClosed) return
+    isClosed = true
     loop.unwatch(listening)
     clearTimeout(pause)
     calls.close(listening)

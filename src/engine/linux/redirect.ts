@@ -1,10 +1,12 @@
 // What the relay does with tunnels that the kernel redirects (sockmap.ts): it moves none of their bytes and is woken for
 // none of them, only for their ends and when a direction has to be looked at.
 //
-//   KERNEL ──a reader stands still──▶ BACK  ──drained──▶ read and sent by the relay, as ever ──nothing left──▶ KERNEL
+//   USER ──empty──▶ KERNEL ──a reader stands still──▶ taken back ──drained──▶ read and sent by the relay, for good
 //
-// A direction that was taken back (BACK) is not read before all that was redirected has left: nothing may overtake it.
-// Nobody tells of that, so such directions are asked now and then, and so are those whose FIN has come.
+// A direction that was taken back is not read before all that was redirected has left: nothing may overtake it. Nobody
+// tells of that, so such directions are asked now and then, and so are those whose FIN has come. A tunnel is taken back
+// whole, and not given again: bytes that are left to user space (PASSED) on a socket whose send side is blocked are
+// counted by nobody (verdict.ts), and a tunnel that carries so much gains nothing from the kernel.
 
 import type { Sockmap } from './sockmap.ts'
 
@@ -25,8 +27,8 @@ export interface Redirect {
   took(side: number, size: number): void
   /** Reading said that `side` has ended: true if there is more to come all the same. It is resumed then. */
   awaits(side: number): boolean
-  /** Nothing was left to read, and all is sent: the kernel may have it again. False if there is more to read. */
-  emptied(side: number): boolean
+  /** Nothing was left to read, and all is sent: the kernel may have it. */
+  emptied(side: number): void
   /** From here on `side` is read by the relay. */
   takeBack(side: number): void
   /** The kernel asks for a look at some directions. */
@@ -45,6 +47,8 @@ export interface RedirectHooks {
   watch(side: number): void
   /** `side` may have become readable. */
   resume(side: number): void
+  /** The same, but later: never inside this call. */
+  soon(side: number): void
   /** The FIN of `side` has come, and all before it has left. */
   ended(side: number): void
   /** Bytes of `side` were read that come next. */
@@ -65,7 +69,9 @@ const LONGEST_POLL_MS = 32
 
 export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectHooks): Redirect {
   const ways = new Uint8Array(slots * 2)
-  /** Not drained when they were asked last. */
+  /** By slot: 1 from when it was taken back. */
+  const retired = new Uint8Array(slots)
+  /** Not drained, or not read to the end, when they were asked last. */
   const waiting = new Set<number>()
   let pollMs = POLL_MS
 
@@ -130,29 +136,42 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
     if (way === 'kernel') return
     if (way === 'lost') return void hooks.lost(side)
     ways[side] = way === 'user' ? USER : PASSED
+    retired[side >> 1] = 1
     const rest = sockmap.rest(side)
     if (rest.length > 0) hooks.first(side, rest)
+    watchBoth(side)
+    // It may be in the middle of a look itself; its own events go on from here.
+    if (ways[side ^ 1] === KERNEL) {
+      takeBack(side ^ 1)
+      hooks.soon(side ^ 1)
+    }
+  }
+
+  function watchBoth(side: number): void {
     hooks.watch(side)
     hooks.watch(side ^ 1)
   }
 
-  function emptied(side: number): boolean {
-    const way = ways[side]
-    if (way !== USER && way !== PASSED) return true
-    const isBack = way === USER ? sockmap.give(side) : sockmap.settle(side)
-    if (isBack) {
-      ways[side] = KERNEL
-      hooks.watch(side)
-      hooks.watch(side ^ 1)
-    }
-    return isBack || way === USER
+  function emptied(side: number): void {
+    if (ways[side] === PASSED) return void pastPassed(side)
+    if (ways[side] !== USER || retired[side >> 1] === 1 || !sockmap.give(side)) return
+    ways[side] = KERNEL
+    watchBoth(side)
+  }
+
+  /** What was passed and is still hidden from recv has no edge that one could rely on: it is asked for. */
+  function pastPassed(side: number): void {
+    if (!sockmap.settle(side)) return void wait(side)
+    ways[side] = KERNEL
+    takeBack(side)
   }
 
   function poll(): number {
     if (waiting.size === 0) return -1
     const before = waiting.size
     for (const side of [...waiting]) {
-      if (!sockmap.drained(side)) continue
+      // What was resumed before it may have ended its tunnel.
+      if (!waiting.has(side) || !sockmap.drained(side)) continue
       waiting.delete(side)
       hooks.resume(side)
     }
@@ -166,6 +185,7 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
       if (ways[side] === NONE && ways[side ^ 1] === NONE) return
     }
     ways.fill(NONE, slot * 2, slot * 2 + 2)
+    retired[slot] = 0
     sockmap.leave(slot)
   }
 

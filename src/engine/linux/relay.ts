@@ -191,9 +191,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   /** Nothing more for now, and all of it has been sent. */
   function emptied(side: number): void {
     flags[side] = flagsOf(side) & ~READABLE
-    if (redirect === null || redirect.emptied(side)) return
-    flags[side] = flagsOf(side) | READABLE
-    enqueue(side)
+    redirect?.emptied(side)
   }
 
   function startBulk(side: number): boolean {
@@ -347,7 +345,11 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       watch: (side) => void watch(side, EPOLL_CTL_MOD),
       resume,
       ended,
-      first: (side, data) => void kept.set(side ^ 1, data),
+      soon: enqueue,
+      first(side, data) {
+        bytes[side] = (bytes[side] as number) + data.length
+        kept.set(side ^ 1, data)
+      },
       lost: (side) => fail(side, ENOBUFS),
     })
     register(calls, epoll, EPOLL_CTL_ADD, redirect.ring, EPOLLIN | EPOLLET, RING, 0)

@@ -65,12 +65,20 @@ export function createSockets(calls: Libc): Sockets {
     return Number((info[0] as bigint) & 0xffn)
   }
 
-  /** Acknowledged, which is read first so that no byte counts twice, and not yet. */
+  /** Acknowledged, and not yet; asked again if an acknowledgement came in between, which neither would count. */
   function written(fd: number): number {
+    let acknowledged = acknowledgedBy(fd)
+    for (;;) {
+      calls.ioctl(fd, SIOCOUTQ, value)
+      const now = acknowledgedBy(fd)
+      if (now === acknowledged) return acknowledged + (value[0] as number)
+      acknowledged = now
+    }
+  }
+
+  function acknowledgedBy(fd: number): number {
     state(fd)
-    const acknowledged = Number(info[BYTES_ACKED])
-    calls.ioctl(fd, SIOCOUTQ, value)
-    return acknowledged + (value[0] as number)
+    return Number(info[BYTES_ACKED])
   }
 
   /** By epoll, since SIOCINQ is always 0 for a socket in a SOCKHASH, and recv would take a pending error away. */

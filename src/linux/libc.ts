@@ -175,6 +175,7 @@ export const SO_RCVBUF = 8
 export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
 export const SO_RCVLOWAT = 18
+export const SO_SNDBUFFORCE = 32
 export const SO_COOKIE = 57
 export const IPPROTO_IP = 0
 export const IP_BIND_ADDRESS_NO_PORT = 24
@@ -185,6 +186,7 @@ export const TCP_KEEPINTVL = 5
 export const TCP_KEEPCNT = 6
 export const TCP_INFO = 11
 export const TCP_USER_TIMEOUT = 18
+export const TCP_NOTSENT_LOWAT = 25
 export const SIOCOUTQ = 0x5411
 
 export const MSG_DONTWAIT = 0x40

@@ -147,7 +147,6 @@ export const copy = (to: number, from: number): Instruction => ({ code: 0xbf, to
 export const set = (to: number, value: number): Instruction => ({ code: 0xb7, to, value })
 export const add = (to: number, from: number): Instruction => ({ code: 0x0f, to, from })
 export const addValue = (to: number, value: number): Instruction => ({ code: 0x07, to, value })
-export const xorValue = (to: number, value: number): Instruction => ({ code: 0xa7, to, value })
 export const load32 = (to: number, from: number, offset: number): Instruction => ({
   code: 0x61,
   to,
@@ -187,12 +186,6 @@ export const jumpIfZero = (to: number, label: string): Instruction => ({ code: 0
 export const jumpUnlessZero = (to: number, label: string): Instruction => ({ code: 0x55, to, offset: label })
 export const jumpIfEqual = (to: number, from: number, label: string): Instruction => ({
   code: 0x1d,
-  to,
-  from,
-  offset: label,
-})
-export const jumpUnlessEqual = (to: number, from: number, label: string): Instruction => ({
-  code: 0x5d,
   to,
   from,
   offset: label,

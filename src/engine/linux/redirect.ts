@@ -1,12 +1,11 @@
 // What the relay does with tunnels that the kernel redirects (sockmap.ts): it moves none of their bytes and is woken for
 // none of them, only for their ends and when a direction has to be looked at.
 //
-//   USER ──empty──▶ KERNEL ──a reader stands still──▶ taken back ──drained──▶ read and sent by the relay, for good
+//   USER ── emptied ─▶ KERNEL ── its bound, its FIN, or an operator ─▶ LEAVING ── drained ─▶ PASSED
 //
-// A direction that was taken back is not read before all that was redirected has left: nothing may overtake it. Nobody
-// tells of that, so such directions are asked now and then, and so are those whose FIN has come. A tunnel is taken back
-// whole, and not given again: bytes that are left to user space (PASSED) on a socket whose send side is blocked are
-// counted by nobody (verdict.ts), and a tunnel that carries so much gains nothing from the kernel.
+// In USER and PASSED the relay reads and sends as for any tunnel. In LEAVING nothing is read: nothing may overtake what
+// was redirected. Nobody tells when that has left, so such directions are asked now and then; it is never long, since
+// what is redirected never waits for a window (sockmap.ts). A direction doesn't go back, and doesn't touch the other one.
 
 import type { Sockmap } from './sockmap.ts'
 
@@ -47,33 +46,24 @@ export interface RedirectHooks {
   watch(side: number): void
   /** `side` may have become readable. */
   resume(side: number): void
-  /** The same, but later: never inside this call. */
-  soon(side: number): void
-  /** The FIN of `side` has come, and all before it has left. */
-  ended(side: number): void
-  /** Bytes of `side` were read that come next. */
-  first(side: number, bytes: Buffer): void
   /** Bytes are gone. */
   lost(side: number): void
 }
 
+/** The tunnel is not in the kernel's maps. */
 const NONE = 0
-const KERNEL = 1
-/** As any other socket. */
-const USER = 2
+const USER = 1
+const KERNEL = 2
+const LEAVING = 3
 /** Read with recv only (sockmap.ts). */
-const PASSED = 3
+const PASSED = 4
 
 const POLL_MS = 1
-const LONGEST_POLL_MS = 32
 
 export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectHooks): Redirect {
   const ways = new Uint8Array(slots * 2)
-  /** By slot: 1 from when it was taken back. */
-  const retired = new Uint8Array(slots)
   /** Not drained, or not read to the end, when they were asked last. */
   const waiting = new Set<number>()
-  let pollMs = POLL_MS
 
   function join(slot: number): boolean {
     const [client = -1, origin = -1] = hooks.descriptors.subarray(slot * 2, slot * 2 + 2)
@@ -85,66 +75,26 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
   }
 
   function mayRead(side: number, hasEnd: boolean): boolean {
-    const way = ways[side]
-    if (way === NONE) return true
-    if (way === KERNEL && hasEnd) look(side)
-    // Looking may have found that it is over.
-    if (ways[side] === NONE) return false
-    if (ways[side] !== KERNEL) return isSettled(side)
-    if (hasEnd && isSettled(side)) hooks.ended(side)
-    return false
-  }
-
-  /** What was passed may still be on its way to where recv finds it, behind which the FIN then only seems to be. */
-  function awaits(side: number): boolean {
-    if (ways[side] !== PASSED || sockmap.isRead(side)) return false
-    wait(side)
-    return true
-  }
-
-  function isSettled(side: number): boolean {
-    if (sockmap.drained(side)) {
-      waiting.delete(side)
-      return true
-    }
-    wait(side)
-    return false
-  }
-
-  function wait(side: number): void {
-    if (!waiting.has(side)) pollMs = POLL_MS
-    waiting.add(side)
-  }
-
-  function hear(): void {
-    sockmap.events((side) => {
-      if (ways[side] !== KERNEL && ways[side] !== PASSED) return
-      look(side)
-      if (ways[side] !== KERNEL) hooks.resume(side)
-    })
-  }
-
-  function look(side: number): void {
-    follow(side, sockmap.attend(side))
+    if (hasEnd) takeBack(side)
+    return ways[side] !== KERNEL && isDrained(side)
   }
 
   function takeBack(side: number): void {
-    if (ways[side] === KERNEL) follow(side, sockmap.takeBack(side))
+    if (ways[side] !== KERNEL) return
+    sockmap.takeBack(side)
+    ways[side] = LEAVING
+    watchBoth(side)
   }
 
-  function follow(side: number, way: ReturnType<Sockmap['attend']>): void {
-    if (way === 'kernel') return
-    if (way === 'lost') return void hooks.lost(side)
-    ways[side] = way === 'user' ? USER : PASSED
-    retired[side >> 1] = 1
-    const rest = sockmap.rest(side)
-    if (rest.length > 0) hooks.first(side, rest)
-    watchBoth(side)
-    // It may be in the middle of a look itself; its own events go on from here.
-    if (ways[side ^ 1] === KERNEL) {
-      takeBack(side ^ 1)
-      hooks.soon(side ^ 1)
+  function isDrained(side: number): boolean {
+    if (ways[side] !== LEAVING) return ways[side] !== KERNEL
+    if (!sockmap.drained(side)) {
+      waiting.add(side)
+      return false
     }
+    sockmap.settle(side)
+    ways[side] = PASSED
+    return true
   }
 
   function watchBoth(side: number): void {
@@ -152,40 +102,44 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
     hooks.watch(side ^ 1)
   }
 
+  function hear(): void {
+    sockmap.events((side) => {
+      if (ways[side] === NONE || ways[side] === USER) return
+      const way = sockmap.attend(side)
+      if (way === 'lost') return void hooks.lost(side)
+      if (way === 'kernel' || ways[side] !== KERNEL) return
+      takeBack(side)
+      hooks.resume(side)
+    })
+  }
+
+  /** What was passed may still be on its way to where recv finds it: behind it a FIN only seems to be next. */
+  function awaits(side: number): boolean {
+    if (ways[side] !== PASSED || sockmap.isRead(side)) return false
+    waiting.add(side)
+    return true
+  }
+
   function emptied(side: number): void {
-    if (ways[side] === PASSED) return void pastPassed(side)
-    if (ways[side] !== USER || retired[side >> 1] === 1 || !sockmap.give(side)) return
+    if (ways[side] === PASSED) return void awaits(side)
+    if (ways[side] !== USER || !sockmap.give(side)) return
     ways[side] = KERNEL
     watchBoth(side)
   }
 
-  /** What was passed and is still hidden from recv has no edge that one could rely on: it is asked for. */
-  function pastPassed(side: number): void {
-    if (!sockmap.settle(side)) return void wait(side)
-    ways[side] = KERNEL
-    takeBack(side)
-  }
-
   function poll(): number {
     if (waiting.size === 0) return -1
-    const before = waiting.size
-    for (const side of [...waiting]) {
-      // What was resumed before it may have ended its tunnel.
-      if (!waiting.has(side) || !sockmap.drained(side)) continue
-      waiting.delete(side)
-      hooks.resume(side)
-    }
-    pollMs = waiting.size < before ? POLL_MS : Math.min(pollMs * 2, LONGEST_POLL_MS)
-    return waiting.size === 0 ? -1 : pollMs
+    const before = [...waiting]
+    waiting.clear()
+    // Resuming a side tells whether it still waits, and may end its tunnel.
+    for (const side of before) if (ways[side] !== NONE) hooks.resume(side)
+    return waiting.size === 0 ? -1 : POLL_MS
   }
 
   function leave(slot: number): void {
-    for (const side of [slot * 2, slot * 2 + 1]) {
-      waiting.delete(side)
-      if (ways[side] === NONE && ways[side ^ 1] === NONE) return
-    }
+    for (const side of [slot * 2, slot * 2 + 1]) waiting.delete(side)
+    if (ways[slot * 2] === NONE) return
     ways.fill(NONE, slot * 2, slot * 2 + 2)
-    retired[slot] = 0
     sockmap.leave(slot)
   }
 
@@ -193,9 +147,9 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
     ring: sockmap.ring,
     join,
     redirects: (side) => ways[side] === KERNEL,
-    allowsBulk: (side) => ways[side] !== PASSED,
+    allowsBulk: (side) => ways[side] === NONE || ways[side] === USER,
     mayRead,
-    isDrained: (side) => ways[side] === NONE || isSettled(side),
+    isDrained,
     took: (side, size) => ways[side] === PASSED && sockmap.took(side, size),
     awaits,
     emptied,

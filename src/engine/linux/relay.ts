@@ -12,6 +12,7 @@
 import type { Libc } from '../../linux/libc.ts'
 import {
   EAGAIN,
+  ECONNRESET,
   ENOBUFS,
   EPOLL_CTL_ADD,
   EPOLL_CTL_MOD,
@@ -76,10 +77,10 @@ export interface Relay {
   begin(slot: number): void
   /** From now on a tunnel is given to the kernel if its mode says so. */
   useSockmap(sockmap: Sockmap): void
-  /** FIN to both sides, after what is kept; what comes from now on is dropped. */
-  finish(slot: number): void
-  /** Both sides are closed now, with RST or without. */
-  cut(slot: number, isReset: boolean): void
+  /** FIN to both sides, after what is kept; what comes from now on is dropped. Nothing if the tunnel has ended. */
+  finish(slot: number, generation: number): void
+  /** Both sides are closed now, with RST or without. Nothing if the tunnel has ended. */
+  cut(slot: number, generation: number, isReset: boolean): void
 }
 
 /** Indexes of no side: the event is for the thread itself. */
@@ -87,16 +88,23 @@ export const WAKE = -1
 const RING = -2
 
 export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: RelayHooks): Relay {
-  const { descriptors, bytes, generations, modes } = tables
+  const { descriptors, bytes, modes } = tables
   const { recv, send, epoll_wait } = calls
   const events = new Int32Array(BATCH * EVENT_WORDS)
   const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES)
   const flags = new Uint8Array(tables.slots * 2)
+  /**
+   * By slot: the generation of the tunnel that is here, 0 for none. The tables don't tell: main writes a slot's next tunnel
+   * into them from when it has heard of the end, while events of the last one may still be under way here.
+   */
+  const here = new Int32Array(tables.slots)
   /** By slot: which side's FIN came first, plus one. */
   const first = new Uint8Array(tables.slots)
   const bulk = createBulk(calls)
   /** By sink: what it did not take. Few tunnels have any at a time. */
   const kept = new Map<number, Buffer>()
+  const pending = new Int32Array(1)
+  const pendingSize = new Uint32Array([pending.byteLength])
   let queue: number[] = []
   let redirect: Redirect | null = null
   /** How long to sleep at most, in ms; -1: until something comes. */
@@ -109,9 +117,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       const side = events[at + EVENT_DATA] as number
       if (side === WAKE) hooks.woken()
       else if (side === RING) redirect?.hear()
-      else if (Atomics.load(generations, side >> 1) === events[at + EVENT_DATA + 1]) {
-        serve(side, events[at] as number)
-      }
+      else if (here[side >> 1] === events[at + EVENT_DATA + 1]) serve(side, events[at] as number)
     }
     serveQueue()
     // Last, since what it ends is told of before the next sleep.
@@ -138,8 +144,8 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       if (!(seen & EPOLLERR && isRedirected(side))) pump(side)
     }
     // Reading has told of the RST, unless the other side takes nothing, or a FIN was read before.
-    if (seen & EPOLLERR && !isOver(side)) {
-      const error = pendingError(side)
+    if (seen & (EPOLLERR | EPOLLHUP) && !isOver(side)) {
+      const error = pendingError(side, (seen & EPOLLHUP) !== 0)
       if (error !== 0) fail(side, error)
     }
   }
@@ -191,7 +197,8 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   /** Nothing more for now, and all of it has been sent. */
   function emptied(side: number): void {
     flags[side] = flagsOf(side) & ~READABLE
-    redirect?.emptied(side)
+    // What comes to a side that is being finished is dropped here, and not redirected.
+    if ((flagsOf(side ^ 1) & FINISHING) === 0) redirect?.emptied(side)
   }
 
   function startBulk(side: number): boolean {
@@ -223,7 +230,6 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   function flush(side: number): void {
     const waiting = kept.get(side)
     if (waiting !== undefined) {
-      if (redirect?.isDrained(side ^ 1) === false) return
       const sent = send(descriptorOf(side), waiting, waiting.length, MSG_NOSIGNAL)
       if (sent === -1) {
         if (calls.errno() !== EAGAIN) fail(side, calls.errno())
@@ -266,12 +272,12 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     tell(slot, byOperator ? endWord(ENDED_BY_OPERATOR, false, 0) : endWord(side & 1, true, error))
   }
 
-  function finish(slot: number): void {
+  function finish(slot: number, generation: number): void {
+    if (here[slot] !== generation) return
     first[slot] = ENDED_BY_OPERATOR + 1
     for (const side of [slot * 2, slot * 2 + 1]) {
       if (isOver(side)) return
       redirect?.takeBack(side ^ 1)
-      if (isOver(side)) return
       keepPiped(side ^ 1)
       flags[side] = flagsOf(side) | FINISHING
       if (!kept.has(side) && redirect?.isDrained(side ^ 1) !== false) shut(side)
@@ -287,7 +293,8 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     flags[source] = flagsOf(source) & ~BULK
   }
 
-  function cut(slot: number, isReset: boolean): void {
+  function cut(slot: number, generation: number, isReset: boolean): void {
+    if (here[slot] !== generation) return
     close(slot, isReset)
     tell(slot, endWord(ENDED_BY_OPERATOR, isReset, 0))
   }
@@ -297,18 +304,21 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       const descriptor = descriptorOf(side)
       endBulk(side)
       kept.delete(side)
+      // First, since until then main adds what was redirected itself.
+      descriptors[side] = -1
       if (isReset) calls.setsockopt(descriptor, SOL_SOCKET, SO_LINGER, LINGER_RST, LINGER_RST.byteLength)
       calls.close(descriptor)
       if (redirect !== null) bytes[side] = (bytes[side] as number) + redirect.bytes(side)
-      descriptors[side] = -1
       flags[side] = 0
     }
     redirect?.leave(slot)
+    here[slot] = 0
   }
 
   // What the kernel redirects.
 
   function begin(slot: number): void {
+    here[slot] = tables.generations[slot] as number
     if (modes[slot] === MODE_SOCKMAP && !joined(slot)) modes[slot] = MODE_EPOLL
     if (watch(slot * 2, EPOLL_CTL_ADD) && watch(slot * 2 + 1, EPOLL_CTL_ADD)) return
     const error = calls.errno()
@@ -326,8 +336,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   function watch(side: number, operation: number): boolean {
     const edges =
       EPOLLRDHUP | EPOLLET | (isRedirected(side) ? 0 : EPOLLIN) | (isRedirected(side ^ 1) ? 0 : EPOLLOUT)
-    const generation = generations[side >> 1] as number
-    return register(calls, epoll, operation, descriptorOf(side), edges, side, generation)
+    return register(calls, epoll, operation, descriptorOf(side), edges, side, here[side >> 1] as number)
   }
 
   function mayRead({ mayRead }: Redirect, side: number): boolean {
@@ -344,12 +353,6 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       descriptors,
       watch: (side) => void watch(side, EPOLL_CTL_MOD),
       resume,
-      ended,
-      soon: enqueue,
-      first(side, data) {
-        bytes[side] = (bytes[side] as number) + data.length
-        kept.set(side ^ 1, data)
-      },
       lost: (side) => fail(side, ENOBUFS),
     })
     register(calls, epoll, EPOLL_CTL_ADD, redirect.ring, EPOLLIN | EPOLLET, RING, 0)
@@ -376,14 +379,15 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     queue.push(side)
   }
 
-  function pendingError(side: number): number {
-    const value = new Int32Array(1)
-    calls.getsockopt(descriptorOf(side), SOL_SOCKET, SO_ERROR, value, new Uint32Array([4]))
-    return value[0] as number
+  /** A connection that is over both ways without a FIN of ours was reset, whoever has read the error first. */
+  function pendingError(side: number, isOverBothWays: boolean): number {
+    calls.getsockopt(descriptorOf(side), SOL_SOCKET, SO_ERROR, pending, pendingSize)
+    const wasReset = isOverBothWays && (flagsOf(side) & FINISHED) === 0
+    return (pending[0] as number) || (wasReset ? ECONNRESET : 0)
   }
 
   function isOver(side: number): boolean {
-    return descriptors[side] === -1
+    return here[side >> 1] === 0
   }
 
   function descriptorOf(side: number): number {

@@ -1,5 +1,6 @@
 // What the system tells about a TCP socket, and the little that is done to one, by its descriptor.
 
+import { readFileSync } from 'node:fs'
 import type { Libc } from '../../linux/libc.ts'
 import {
   EPOLL_CLOEXEC,
@@ -8,40 +9,39 @@ import {
   EPOLLIN,
   EVENT_WORDS,
   IPPROTO_TCP,
-  O_CLOEXEC,
-  O_NONBLOCK,
   SIOCOUTQ,
   SO_COOKIE,
   SO_RCVLOWAT,
+  SO_SNDBUFFORCE,
   SOL_SOCKET,
-  SPLICE_F_NONBLOCK,
   TCP_INFO,
+  TCP_NOTSENT_LOWAT,
 } from '../../linux/libc.ts'
 
-/** struct tcp_info as far as it is read: tcpi_state is its first byte, tcpi_bytes_acked 64 bits at 120 (linux/tcp.h). */
+/** struct tcp_info as far as it is read: tcpi_bytes_acked is 64 bits at 120 (linux/tcp.h). */
 const TCP_INFO_BYTES = 128
 const BYTES_ACKED = 15
 
-/** States of a socket that can receive; of the other two a FIN was sent (net/tcp_states.h). */
-export const ESTABLISHED = 1
-export const CAN_RECEIVE: readonly number[] = [ESTABLISHED, 4, 5]
-
-/** As much as a new pipe holds. */
-const SPLICE_BYTES = 64 * 1024
+/** More than any buffer: tcp_notsent_lowat of the system, if it is small, would be a second bound. */
+const NO_LOW_WATER = new Int32Array([2 ** 31 - 1])
 
 export interface Sockets {
   /** The kernel's own number for it, never used twice. */
   cookie(fd: number): bigint
-  /** Its state. Takes the socket's lock: what was being done with a packet is done. */
-  state(fd: number): number
+  /** Returns when nobody works on a packet of it: what the kernel does with one, it does under the socket's lock. */
+  awaitLock(fd: number): void
+  /** Payload that the other end has acknowledged. */
+  acknowledged(fd: number): number
+  /** Payload that it was given to send and that the other end has not acknowledged. */
+  unacknowledged(fd: number): number
   /** All that it was ever given to send. */
   written(fd: number): number
+  /** In bytes, which the kernel doubles; over the system's limits, which CAP_NET_ADMIN allows (socket(7)). */
+  setSendBuffer(fd: number, size: number): void
   /** Nothing to read, no FIN, no error. */
   isEmpty(fd: number): boolean
   /** Whoever reads it is told of what has arrived, as if it came now. */
   tellReader(fd: number): void
-  /** What has arrived, by splice(2), which sees only what no program has had; null if there is no pipe. */
-  spliceAll(fd: number): Buffer | null
   close(): void
 }
 
@@ -59,26 +59,33 @@ export function createSockets(calls: Libc): Sockets {
     return wide[0] as bigint
   }
 
-  function state(fd: number): number {
+  /** TCP_INFO is told under the lock (tcp_get_info in net/ipv4/tcp.c). */
+  function acknowledged(fd: number): number {
     size[0] = TCP_INFO_BYTES
     calls.getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, size)
-    return Number((info[0] as bigint) & 0xffn)
+    return Number(info[BYTES_ACKED])
+  }
+
+  function unacknowledged(fd: number): number {
+    calls.ioctl(fd, SIOCOUTQ, value)
+    return value[0] as number
   }
 
   /** Acknowledged, and not yet; asked again if an acknowledgement came in between, which neither would count. */
   function written(fd: number): number {
-    let acknowledged = acknowledgedBy(fd)
+    let before = acknowledged(fd)
     for (;;) {
-      calls.ioctl(fd, SIOCOUTQ, value)
-      const now = acknowledgedBy(fd)
-      if (now === acknowledged) return acknowledged + (value[0] as number)
-      acknowledged = now
+      const waiting = unacknowledged(fd)
+      const now = acknowledged(fd)
+      if (now === before) return now + waiting
+      before = now
     }
   }
 
-  function acknowledgedBy(fd: number): number {
-    state(fd)
-    return Number(info[BYTES_ACKED])
+  function setSendBuffer(fd: number, size: number): void {
+    value[0] = size
+    calls.setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, value, 4)
+    calls.setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NO_LOW_WATER, 4)
   }
 
   /** By epoll, since SIOCINQ is always 0 for a socket in a SOCKHASH, and recv would take a pending error away. */
@@ -96,23 +103,22 @@ export function createSockets(calls: Libc): Sockets {
     calls.setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, value, 4)
   }
 
-  function spliceAll(fd: number): Buffer | null {
-    const pipe = new Int32Array(2)
-    if (calls.pipe2(pipe, O_NONBLOCK | O_CLOEXEC) === -1) return null
-    const [output = -1, input = -1] = pipe
-    const chunks: Buffer[] = []
-    for (;;) {
-      const taken = calls.splice(fd, null, input, null, SPLICE_BYTES, SPLICE_F_NONBLOCK)
-      if (taken <= 0) break
-      const chunk = Buffer.alloc(taken)
-      calls.read(output, chunk, taken)
-      chunks.push(chunk)
-    }
-    calls.close(output)
-    calls.close(input)
-    return Buffer.concat(chunks)
-  }
-
   const close = () => void calls.close(epoll)
-  return { cookie, state, written, isEmpty, tellReader, spliceAll, close }
+  return {
+    cookie,
+    awaitLock: acknowledged,
+    acknowledged,
+    unacknowledged,
+    written,
+    setSendBuffer,
+    isEmpty,
+    tellReader,
+    close,
+  }
+}
+
+/** The most that a receive buffer grows to by itself, in bytes (tcp_rmem, tcp(7)). */
+export function mostReceived(): number {
+  const [, , most = 0] = readFileSync('/proc/sys/net/ipv4/tcp_rmem', 'latin1').split('\t').map(Number)
+  return most
 }

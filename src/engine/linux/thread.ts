@@ -18,9 +18,10 @@ export interface ThreadData {
 }
 
 const { tables, epoll, endings, orders } = workerData as ThreadData
-const { descriptors, generations } = tables
 const ONE = new BigUint64Array([1n])
 const calls = libc()
+/** Orders of tunnels that may not have begun here yet. Whoever posted them wakes the relay once more. */
+let late: Order[] = []
 const relay = createRelay(calls, epoll, tables, { woken, ended })
 
 while (Atomics.load(tables.stopped, 0) === 0) relay.turn()
@@ -29,11 +30,14 @@ function ended(slot: number): void {
   if (push(tables.ended, slot)) calls.write(endings, ONE, 8)
 }
 
+/** What is kept for a tunnel is posted before it begins, and what is to be done with one after that. */
 function woken(): void {
-  const orders = waitingOrders()
-  // What is kept for a tunnel comes before its begin, and what is to be done with one comes after.
-  for (const order of orders) if (order.kind === 'keep') keep(order)
-  takeAll(tables.begun, relay.begin)
+  const orders = [...late, ...waitingOrders()]
+  const slots: number[] = []
+  takeAll(tables.begun, (slot) => void slots.push(slot))
+  late = waitingOrders()
+  for (const order of [...orders, ...late]) if (order.kind === 'keep') keep(order)
+  for (const slot of slots) relay.begin(slot)
   for (const order of orders) obey(order)
 }
 
@@ -49,10 +53,8 @@ function obey(order: Order): void {
   if (order.kind === 'keep') return
   if (order.kind === 'sockmap') return void relay.useSockmap(useSockmap(order.handle))
   const { slot, generation } = order
-  // It may have ended while the order was on its way.
-  if (Atomics.load(generations, slot) !== generation || descriptors[slot * 2] === -1) return
-  if (order.kind === 'finish') relay.finish(slot)
-  else relay.cut(slot, order.isReset)
+  if (order.kind === 'finish') relay.finish(slot, generation)
+  else relay.cut(slot, generation, order.isReset)
 }
 
 function keep({ slot, toClient, toOrigin }: Order & { kind: 'keep' }): void {

@@ -5,7 +5,7 @@
 // needs a lock: the program counts, user space allows.
 //
 //   len = 0 (a bare FIN)             dropped: redirected it would break the other socket's send side (EPIPE)
-//   passed ≠ handled                 passed: something before it was, and what follows must not overtake it
+//   passed > 0                       passed: something before it was, and what follows must not overtake it
 //   cost + len + PACKET_COST > limit passed, and user space is told: it stays on its socket, whose window closes
 //   passed > ceiling                 dropped, and user space is told: the tunnel has lost bytes and must be reset. All
 //                                    that follows is dropped as well
@@ -23,7 +23,6 @@ import {
   jumpIfEqual,
   jumpIfGreater,
   jumpIfZero,
-  jumpUnlessEqual,
   jumpUnlessZero,
   load32,
   load64,
@@ -31,20 +30,23 @@ import {
   set,
   store32,
   store64,
-  xorValue,
 } from './bpf.ts'
 
 /** Places of the 64-bit fields in a direction's line. Written by the program: */
 export const BYTES = 0 // payload redirected
 export const COST = 1 // what they cost: payload and PACKET_COST each
 export const PASSED = 2 // payload left to user space
-export const TOLD = 3 // what user space was last told
+export const TOLD = 3 // what user space was last told: a notice, or one of the two below
 /** Written by user space: */
 export const LIMIT = 4 // of COST
 export const NOTICE = 5 // of COST
-export const HANDLED = 6 // of PASSED: how much of it is in the other socket's send queue
-export const CEILING = 7 // of PASSED
+export const CEILING = 6 // of PASSED
+/** A cache line: two directions don't share one. */
 export const FIELDS = 8
+
+/** No notice is one of them. */
+const TOLD_PASSED = -1
+const TOLD_LOST = -2
 
 /** An skb's own memory, about: without it a sender of single bytes could fill a thousand times what the limit says. */
 export const PACKET_COST = 1024
@@ -83,10 +85,9 @@ export function verdictProgram({ peers, sides, states, ring }: VerdictMaps): Buf
   return assemble([
     ...findLine(sides, states),
 
-    // r1 = passed. Behind a packet that was passed, all are.
+    // Behind a packet that was passed, all are.
     load64(r1, r8, PASSED * 8),
-    load64(r2, r8, HANDLED * 8),
-    jumpUnlessEqual(r1, r2, 'pass'),
+    jumpUnlessZero(r1, 'pass'),
 
     // r3 = cost with this packet.
     load64(r3, r8, COST * 8),
@@ -116,22 +117,22 @@ export function verdictProgram({ peers, sides, states, ring }: VerdictMaps): Buf
     call(SK_REDIRECT_HASH),
     exit(),
 
-    // r1 = passed with this packet. Told is ~handled, or ~ceiling, neither of which can be a notice.
+    // r1 = passed with this packet.
     'pass',
     add(r1, r7),
     store64(r8, PASSED * 8, r1),
     set(r0, SK_PASS),
-    load64(r9, r8, CEILING * 8),
-    jumpIfGreater(r1, r9, 'lose'),
-    load64(r9, r8, HANDLED * 8),
+    set(r9, TOLD_PASSED),
+    load64(r2, r8, CEILING * 8),
+    jumpIfGreater(r1, r2, 'lose'),
     jump('left'),
-    // Nothing is passed behind it either, whatever the ceiling becomes.
+    // For good, whatever the ceiling becomes.
     'lose',
     addValue(r1, FAR),
     store64(r8, PASSED * 8, r1),
     set(r0, SK_DROP),
+    set(r9, TOLD_LOST),
     'left',
-    xorValue(r9, -1),
     store64(r10, VERDICT, r0),
     ...tell(ring, 'end'),
     'end',

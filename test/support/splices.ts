@@ -14,8 +14,7 @@ import { descriptorTransport } from '../../src/transport/descriptor.ts'
 import { nodeTransport } from '../../src/transport/node.ts'
 import type { Transport } from '../../src/transport/transport.ts'
 
-/** Not yet sockmap, which fails some of it now and then: HEADRACE_ENGINES=sockmap runs it. */
-const ENGINES: readonly EngineName[] = ['stream', 'epoll']
+const ENGINES: readonly EngineName[] = ['stream', 'epoll', 'sockmap']
 
 /** What an engine is given: transports on node sockets, or on bare descriptors. */
 export type Near = 'node' | 'descriptor'

@@ -14,6 +14,7 @@ const floors = {
   dial: 1,
   engine: 1,
   handoff: 2,
+  health: 2,
   tunnel: 2,
   plain: 2,
   service: 3,

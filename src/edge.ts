@@ -8,15 +8,20 @@ import type { Listener, ListenerOptions } from './accept/listener.ts'
 import { listen } from './accept/listener.ts'
 import type { Limits } from './connection.ts'
 import { createWay } from './connection.ts'
+import { addressText } from './dial/backend.ts'
 import type { EngineChoice } from './engine/choose.ts'
 import { chooseEngine } from './engine/choose.ts'
 import { fieldsOf } from './head/head.ts'
+import type { Checks } from './health/checks.ts'
+import { createChecks } from './health/checks.ts'
 import type { LogOptions } from './observe/lines.ts'
 import { createLines } from './observe/lines.ts'
-import type { EdgeEvents } from './observe/observer.ts'
+import type { EdgeEvents, Observer } from './observe/observer.ts'
 import { createObserver } from './observe/observer.ts'
-import type { ServiceOptions } from './service/service.ts'
+import type { Service, ServiceOptions } from './service/service.ts'
 import { createService } from './service/service.ts'
+import type { BackendStatus } from './service/status.ts'
+import { backendStatus } from './service/status.ts'
 import { serviceTable } from './service/table.ts'
 import { Registry } from './tunnel/registry.ts'
 
@@ -32,17 +37,19 @@ export interface EdgeOptions {
 export interface Edge extends EventEmitter<EdgeEvents> {
   /**
    * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included.
-   * Throws listen-failed or config-invalid.
+   * The checks of backends begin with it. Throws listen-failed or config-invalid.
    */
   listen(listeners: readonly ListenerOptions[]): Promise<{ addresses: string[] }>
   /**
    * Hands over an `upgrade` event of a node http or https server. The connection is answered, tunnelled and closed by
-   * the edge from now on, whatever happens. `backend`: a backend of the service that has the request's host; without
-   * it the routes or the handler of that service decide.
+   * the edge from now on, whatever happens. `backend`: a backend or director of the service that has the request's
+   * host; without it the routes or the handler of that service decide.
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
   /** The number of open tunnels. */
   readonly size: number
+  /** How the backends do, in the order of the config. */
+  backends(): BackendStatus[]
   /**
    * Stops accepting, waits up to `drainMs` for the tunnels to end, and ends the rest. A second call with less time
    * shortens the wait.
@@ -62,12 +69,14 @@ export function createEdge(options: EdgeOptions): Edge {
   const listeners: Listener[] = []
   const { engine, loop, reason } = chooseEngine(options.engine)
   const newId = idSource()
+  const observer = createObserver(lines, events)
+  const checks = watchHealth(services, observer)
   const way = createWay({
     services: serviceTable(services),
     tunnels,
     engine,
     loop,
-    observer: createObserver(lines, events),
+    observer,
     limits: options.limits,
     newId,
   })
@@ -84,6 +93,7 @@ export function createEdge(options: EdgeOptions): Edge {
     // Behind whatever the program says of the addresses.
     if (listeners.length === 0) setImmediate(() => lines.engine(engine.name, reason))
     listeners.push(...opened)
+    checks.start()
     return { addresses: opened.map(({ address }) => address) }
   }
 
@@ -100,6 +110,7 @@ export function createEdge(options: EdgeOptions): Edge {
     hurry.abort()
     hurry = new AbortController()
     const closing = listeners.splice(0).map((listener) => listener.close())
+    checks.stop()
     way.drain()
     await tunnels.empty(drainMs, hurry.signal)
     way.abort()
@@ -108,9 +119,29 @@ export function createEdge(options: EdgeOptions): Edge {
     await Promise.all(closing)
   }
 
-  return Object.defineProperty(Object.assign(events, { listen: open, upgrade, close }), 'size', {
+  const backends = () => backendStatus(services)
+  return Object.defineProperty(Object.assign(events, { listen: open, upgrade, close, backends }), 'size', {
     get: () => tunnels.size,
   }) as unknown as Edge
+}
+
+/** Tells of what becomes of the backends' health, and resolves with what checks it. */
+function watchHealth(services: readonly Service[], observer: Observer): Checks {
+  const all = services.flatMap(({ options, backends }) =>
+    [...backends.values()].map((backend) => ({ backend, service: options.id })),
+  )
+  for (const { backend, service } of all) {
+    const { health, options } = backend
+    const who = { service, backend: options.name, address: addressText(options.address) }
+    health.changed = () => {
+      observer.health({
+        ...who,
+        health: health.isHealthy ? 'healthy' : 'unhealthy',
+        reason: health.reason,
+      })
+    }
+  }
+  return createChecks(all.map(({ backend }) => backend))
 }
 
 /** Ids that are short, and unlike those of other processes and earlier runs. */

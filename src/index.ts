@@ -17,6 +17,7 @@ import { parseConfig, parseDuration, parseListeners } from './config/parse.ts'
 import type { ConfigInput, ListenerInput } from './config/schema.ts'
 import { createEdge } from './edge.ts'
 import type { EdgeEvents } from './observe/observer.ts'
+import type { BackendStatus } from './service/status.ts'
 
 export type { ConfigInput, ListenerInput } from './config/schema.ts'
 export type { End, How, Phase, Who } from './end.ts'
@@ -26,22 +27,27 @@ export type { Decision } from './handoff/decision.ts'
 export { createWebsocketHandoff, handoff, respond, send } from './handoff/decision.ts'
 export type { Handler, HandlerContext } from './handoff/handler.ts'
 export type { HeaderView, RequestView } from './handoff/request-view.ts'
+export type { HealthEvent } from './observe/lines.ts'
 export type { AcceptedEvent, ClosedEvent, EdgeEvents, RefusedEvent } from './observe/observer.ts'
+export type { BackendStatus } from './service/status.ts'
 
 export interface Tunnel extends EventEmitter<EdgeEvents> {
   /**
    * Opens listeners, all or none; those of the options if none are given. Resolves with their addresses, ports that
-   * the system chose included. Throws HeadraceError `listen-failed` or `config-invalid`.
+   * the system chose included; checks of backends begin with it. Throws HeadraceError `listen-failed` or `config-invalid`.
    */
   listen(listeners?: readonly ListenerInput[]): Promise<{ addresses: string[] }>
   /**
    * Hands over an `upgrade` event of any node http or https server: what people use http-proxy's `ws()` for. Headrace
    * answers, tunnels and closes the connection from now on; it never throws because of what a client sent.
-   * `backend`: a backend of the service that has the request's host; without it that service's routes or handler decide.
+   * `backend`: a backend or director of the service that has the request's host; without it that service's routes or
+   * handler decide.
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
   /** The number of open tunnels. */
   readonly size: number
+  /** How the backends do, in the order of the config: health, open connections, failures by kind. */
+  backends(): readonly BackendStatus[]
   /**
    * Stops accepting, waits up to `drain` (a duration such as `10s`, or ms; default 0) for the tunnels to end, and ends
    * the rest with FIN.

@@ -97,8 +97,11 @@ t.test('what is left out has its default', (t) => {
               localAddress: [],
               clientCertificate: undefined,
               allowLinkLocal: false,
+              check: undefined,
+              ejection: { failures: 3, forMs: 10_000, maxMs: 300_000, answers: true },
             },
           ],
+          directors: [],
           headers: NO_RULES,
           // With one backend and nothing that decides, upgrades go to it.
           routes: [

@@ -38,6 +38,8 @@ function backendTo(address: string, options: Partial<BackendOptions> = {}): Back
     localAddress: [],
     clientCertificate: undefined,
     allowLinkLocal: false,
+    check: undefined,
+    ejection: undefined,
     ...options,
   })
 }

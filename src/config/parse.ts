@@ -11,6 +11,7 @@ import type { RouteAction, RouteOptions } from '../handoff/routes.ts'
 import type { TcpOptions } from '../linux/tuning.ts'
 import type { ServiceOptions } from '../service/service.ts'
 import { checkConfig, checkListeners } from './check.ts'
+import { checkOptions, directorOptions, ejectionOptions } from './directors.ts'
 import { tellIssues } from './issues.ts'
 import type { Complain, Locate, Path, Problem } from './problems.ts'
 import { configError, pathText, problem } from './problems.ts'
@@ -135,12 +136,14 @@ function tcpOptions({ keepalive, keepaliveInterval, keepaliveProbes, userTimeout
 }
 
 function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
-  const { id, domains, websockets, backends, headers, handler, handlerTimeout, forwarded } = service
+  const { id, domains, websockets, backends, directors, headers, handler, handlerTimeout, forwarded } =
+    service
   return {
     id,
     domains,
     websockets: websockets ?? false,
     backends: backends.map((one) => backendOptions(one, folder)),
+    directors: (directors ?? []).map(directorOptions),
     headers: headerRules(headers),
     routes: routesOf(service),
     handler: typeof handler === 'string' ? resolve(folder, handler) : handler,
@@ -149,9 +152,9 @@ function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
   }
 }
 
-/** With neither routes nor a handler, the only backend gets the upgrades. */
-function routesOf({ routes, handler, backends }: ServiceShape): RouteOptions[] {
-  const [only] = backends
+/** With neither routes nor a handler, the only director or backend gets the upgrades. */
+function routesOf({ routes, handler, backends, directors }: ServiceShape): RouteOptions[] {
+  const [only] = directors ?? backends
   if (routes !== undefined) return routes.map(routeOptions)
   if (handler !== undefined || only === undefined) return []
   return [routeOptions({ match: { upgrade: 'websocket' }, handoff: only.name })]
@@ -198,6 +201,8 @@ function backendOptions(backend: BackendShape, folder: string): BackendOptions {
     localAddress: [localAddress].flat(),
     clientCertificate: clientCertificate && certificatePair(clientCertificate, folder),
     allowLinkLocal: backend.allowLinkLocal ?? false,
+    check: checkOptions(backend.health),
+    ejection: ejectionOptions(backend.ejection),
   }
 }
 

@@ -65,9 +65,8 @@ export function onlyChoice(backend: Backend): Choice {
  * does not come at all, unless nobody is healthy: then each is worth a try.
  */
 export function choose({ options, members }: Director, key: string | null): Choice {
-  const now = performance.now()
   const tiers = { healthy: [] as Member[], ejected: [] as Member[], down: [] as Member[] }
-  for (const member of members) tiers[member.backend.health.standing(now)].push(member)
+  for (const member of members) tiers[member.backend.health.standing].push(member)
   const last = tiers.healthy.length === 0 ? tiers.down : []
   const ordered = [tiers.healthy, tiers.ejected, last].flatMap((tier) => inOrder(tier, options.policy, key))
   return { backends: ordered.slice(0, options.attempts), timeoutMs: options.timeoutMs }

@@ -75,14 +75,21 @@ export class Health {
   #against = 0
   /** Failures since the last answer. */
   #row = 0
-  /** On the clock of `performance`; 0: not ejected. */
+  /** 0: not ejected. */
   #ejectedUntil = 0
   #ejectedForMs = 0
   #isOnTrial = false
+  readonly #now: () => number
 
-  constructor(check: CheckOptions | null, ejection: EjectionOptions | null) {
+  /** `now`: a clock that is never set back, in ms. */
+  constructor(
+    check: CheckOptions | null,
+    ejection: EjectionOptions | null,
+    now: () => number = () => performance.now(),
+  ) {
     this.check = check
     this.ejection = ejection
+    this.#now = now
   }
 
   get isHealthy(): boolean {
@@ -92,17 +99,17 @@ export class Health {
   /** Epoch milliseconds of the next attempt after an ejection; null if it isn't ejected. */
   get ejectedUntil(): number | null {
     if (this.#ejectedUntil === 0) return null
-    return Math.round(Date.now() + this.#ejectedUntil - performance.now())
+    return Math.round(Date.now() + this.#ejectedUntil - this.#now())
   }
 
-  standing(now: number): Standing {
+  get standing(): Standing {
     if (this.#isDown) return 'down'
-    return this.#ejectedUntil > now ? 'ejected' : 'healthy'
+    return this.#ejectedUntil > this.#now() ? 'ejected' : 'healthy'
   }
 
   /** An attempt begins. The first after an ejection is a trial: until its outcome is known others are spared it. */
   tried(): void {
-    const now = performance.now()
+    const now = this.#now()
     if (this.ejection === null || this.#ejectedUntil === 0 || this.#ejectedUntil > now) return
     this.#ejectedUntil = now + this.ejection.forMs
     this.#isOnTrial = true
@@ -131,16 +138,16 @@ export class Health {
     const count = `${this.#row} failure${this.#row === 1 ? '' : 's'} in a row`
     this.#turn(`${count}, the last: ${error.message}`, () => {
       this.#ejectedForMs = Math.min(forMs, ejection.maxMs)
-      this.#ejectedUntil = performance.now() + this.#ejectedForMs
+      this.#ejectedUntil = this.#now() + this.#ejectedForMs
       this.#isOnTrial = false
     })
   }
 
-  /** The outcome of a check; the first one decides alone. */
-  checked(error: HeadraceError | null): void {
+  /** The outcome of a check: what is wrong, null if nothing is. The first one decides alone. */
+  checked(wrong: string | null): void {
     const { check, checks } = this
     if (check === null) return
-    const isGood = error === null
+    const isGood = wrong === null
     checks[isGood ? 'passed' : 'failed'] += 1
     if (isGood !== this.#isDown) {
       this.#against = 0
@@ -150,7 +157,7 @@ export class Health {
     const isFirst = checks.passed + checks.failed === 1
     if (!isFirst && this.#against < (isGood ? check.rise : check.fall)) return
     this.#against = 0
-    this.#turn(isGood ? 'its checks pass' : `check ${check.kind}: ${error.message}`, () => {
+    this.#turn(isGood ? 'its checks pass' : `check ${check.kind}: ${wrong}`, () => {
       this.#isDown = !isGood
       if (isGood) this.#pardon()
     })

@@ -20,13 +20,13 @@ const ANSWER_LIMITS = { headSize: 16_384, headFields: 100 }
 const INTERIM_LIMIT = 16
 
 /**
- * Resolves with what is wrong; null: nothing. Never rejects. `stopped`: nobody wants to know any more.
+ * Resolves with what is wrong, in words; null: nothing. Never rejects. `stopped`: nobody wants to know any more.
  */
 export async function checkBackend(
   backend: Backend,
   check: CheckOptions,
   stopped: AbortSignal,
-): Promise<HeadraceError | null> {
+): Promise<string | null> {
   const signal = new SetUpSignal()
   const stop = () => signal.abort(stopped.reason)
   stopped.addEventListener('abort', stop)
@@ -37,13 +37,12 @@ export async function checkBackend(
     const late = new HeadraceError('answer-timeout', `${check.timeoutMs} ms`)
     timer = setTimeout(() => signal.abort(late), check.timeoutMs - (performance.now() - startedAt))
     try {
-      if (check.kind === 'http') await askFor(check, backend, transport, signal)
+      return check.kind === 'http' ? await askFor(check, backend, transport, signal) : null
     } finally {
       transport.destroy()
     }
-    return null
   } catch (error) {
-    return asHeadraceError(error)
+    return asHeadraceError(error).message
   } finally {
     clearTimeout(timer)
     stopped.removeEventListener('abort', stop)
@@ -61,22 +60,21 @@ function probeOf(backend: Backend, { kind, timeoutMs }: CheckOptions): Backend {
   }
 }
 
-/** Throws answer-wrong for a status that is none of the good ones, and what reading an answer throws. */
+/** Throws what reading an answer throws. */
 async function askFor(
   { path, statuses }: CheckOptions,
   backend: Backend,
   transport: Transport,
   signal: Signal,
-): Promise<void> {
+): Promise<string | null> {
   transport.write(requestBytes(requestFor(path, backend)))
   let first: Buffer | null = null
   for (let count = 0; count <= INTERIM_LIMIT; count += 1) {
     const { head, rest, parser } = await readResponseHead(transport, first, ANSWER_LIMITS, signal)
     parser.free()
     const { status } = head
-    if (statuses.includes(status)) return
-    if (status >= 200 || status < 100 || status === 101)
-      throw new HeadraceError('answer-wrong', `the status ${status} of ${path}, not ${statuses.join(' or ')}`)
+    if (statuses.includes(status)) return null
+    if (status >= 200 || status < 100 || status === 101) return `${path} answers with ${status}`
     first = rest
   }
   throw new HeadraceError('answer-malformed', `over ${INTERIM_LIMIT} interim answers`)

@@ -9,6 +9,9 @@ import type { Dialled, DialMeans } from './connect.ts'
 import { dial } from './connect.ts'
 import type { Choice } from './director.ts'
 
+/** Less is no time for a dial, in ms; and a timer may be that early. */
+const LEAST_MS = 1
+
 /** Told of each failure; `isLast`: no other backend is tried. */
 export type TellFailure = (backend: Backend, error: HeadraceError, isLast: boolean) => void
 
@@ -45,7 +48,7 @@ export async function inTurn<Result>(
     try {
       return await attempt(backend, deadline - performance.now())
     } catch (error) {
-      const isLast = waiting.length === 0 || !mayGoOn() || performance.now() >= deadline
+      const isLast = waiting.length === 0 || !mayGoOn() || deadline - performance.now() < LEAST_MS
       tell(backend, asHeadraceError(error), isLast)
       if (isLast) throw error
     }

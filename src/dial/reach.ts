@@ -9,8 +9,8 @@ import type { Dialled, DialMeans } from './connect.ts'
 import { dial } from './connect.ts'
 import type { Choice } from './director.ts'
 
-/** Less is no time for a dial, in ms; and a timer may be that early. */
-const LEAST_MS = 1
+/** Less is no time for a dial, in ms; and by about that much a timer may be early. */
+const LEAST_MS = 5
 
 /** Told of each failure; `isLast`: no other backend is tried. */
 export type TellFailure = (backend: Backend, error: HeadraceError, isLast: boolean) => void
@@ -46,7 +46,7 @@ export async function inTurn<Result>(
     const backend = waiting.shift()
     if (backend === undefined) throw new TypeError('a choice without a backend')
     try {
-      return await attempt(backend, deadline - performance.now())
+      return await attempt(backend, Math.ceil(deadline - performance.now()))
     } catch (error) {
       const isLast = waiting.length === 0 || !mayGoOn() || deadline - performance.now() < LEAST_MS
       tell(backend, asHeadraceError(error), isLast)

@@ -6,9 +6,11 @@ import { checkBackend } from './check.ts'
 
 /** A wait is up to this part of the interval shorter or longer. */
 const JITTER = 0.1
+/** Within which time the first check is made, in ms, if the interval isn't shorter. */
+const FIRST_MS = 500
 
 export interface Checks {
-  /** Starts them, if they don't run yet. They keep no process alive. */
+  /** Starts them, if they don't run yet. The wait for the next one keeps no process alive. */
   start(): void
   /** Stops them for good; whatever is on its way is given up. */
   stop(): void
@@ -36,7 +38,7 @@ export function createChecks(backends: readonly Backend[]): Checks {
       isStarted = true
       for (const backend of backends) {
         const { check } = backend.health
-        if (check !== null) later(backend, check, check.intervalMs * JITTER * Math.random())
+        if (check !== null) later(backend, check, Math.min(FIRST_MS, check.intervalMs) * Math.random())
       }
     },
     stop() {

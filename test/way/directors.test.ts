@@ -697,20 +697,29 @@ t.test('checks by http take a backend out that accepts connections; they end wit
   t.equal(other.tunnel.backends()[0]?.health, 'healthy')
 })
 
-t.test('checks keep no process alive, and a closed tunnel leaves nothing behind', async (t) => {
+t.test('an embedder that never listens has checks, too; they keep no process alive', async (t) => {
   const origin = await startOrigin(t)
+  const { address: dead } = await deadAddress(t)
   const folder = t.testdir({
-    'embedder.mjs': `import { createTunnel } from ${JSON.stringify(new URL('../../../dist/index.js', import.meta.url).href)}
-const health = { check: 'http', interval: '1h', timeout: '1h' }
-const backends = [{ name: 'a', address: '${origin.address}', health }, { name: 'b', address: '${origin.address}', health: { check: 'tcp', interval: '1h' } }]
-const tunnel = createTunnel({ services: [{ id: 'chat', domains: ['*'], backends, directors: [{ name: 'pool', backends: ['a', 'b'] }] }] })
-await tunnel.listen([{ address: '127.0.0.1:0' }])
-await tunnel.close()
-console.log('closed')
+    'embedder.mjs': `import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { createTunnel } from ${JSON.stringify(new URL('../../../dist/index.js', import.meta.url).href)}
+const backends = [
+  { name: 'live', address: '${origin.address}', health: { check: 'tcp', interval: '1h' } },
+  { name: 'dead', address: '${dead}', health: { check: 'tcp', interval: 10 } },
+]
+const directors = [{ name: 'pool', backends: ['live', 'dead'] }]
+const tunnel = createTunnel({ services: [{ id: 'chat', domains: ['*'], backends, directors }] })
+const server = createServer().on('upgrade', (...request) => tunnel.upgrade(...request, 'pool')).listen(0)
+const told = once(tunnel, 'health')
+await tunnel.listen([])
+const [{ backend, health }] = await told
+console.log(backend, health)
+server.close()
 `,
   })
   const program = startProgram(t, [], { script: `${folder}/embedder.mjs` })
-  t.match(await program.ended, { code: 0, stdout: 'closed\n', stderr: '' })
+  t.match(await program.ended, { code: 0, stdout: 'dead unhealthy\n', stderr: '' })
 })
 
 t.test('the program: requests go on, origins are ejected, come back, and the log says so', async (t) => {

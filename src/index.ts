@@ -17,6 +17,8 @@ import { parseConfig, parseDuration, parseListeners } from './config/parse.ts'
 import type { ConfigInput, ListenerInput } from './config/schema.ts'
 import { createEdge } from './edge.ts'
 import type { EdgeEvents } from './observe/observer.ts'
+import type { Amounts } from './usage/amounts.ts'
+import type { UsageReport } from './usage/report.ts'
 
 export type { ConfigInput, ListenerInput } from './config/schema.ts'
 export type { End, How, Phase, Who } from './end.ts'
@@ -27,11 +29,14 @@ export { createWebsocketHandoff, handoff, respond, send } from './handoff/decisi
 export type { Handler, HandlerContext } from './handoff/handler.ts'
 export type { HeaderView, RequestView } from './handoff/request-view.ts'
 export type { AcceptedEvent, ClosedEvent, EdgeEvents, RefusedEvent } from './observe/observer.ts'
+export type { Amounts } from './usage/amounts.ts'
+export type { ServiceUsage, UsageReport } from './usage/report.ts'
 
 export interface Tunnel extends EventEmitter<EdgeEvents> {
   /**
    * Opens listeners, all or none; those of the options if none are given. Resolves with their addresses, ports that
-   * the system chose included. Throws HeadraceError `listen-failed` or `config-invalid`.
+   * the system chose included. Throws HeadraceError `listen-failed` or `config-invalid`; `state-locked` or `state-failed`
+   * if usage can't be kept in the `stateDirectory`.
    */
   listen(listeners?: readonly ListenerInput[]): Promise<{ addresses: string[] }>
   /**
@@ -42,6 +47,14 @@ export interface Tunnel extends EventEmitter<EdgeEvents> {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
   /** The number of open tunnels. */
   readonly size: number
+  /**
+   * What a UTC month such as `2026-11` cost, up to now: connections, minutes and bytes of each service, or of the one that
+   * is named; of this month if none is. With a `stateDirectory` it is the usage of all that ever wrote there; without one,
+   * of this tunnel alone. Rejects with HeadraceError `argument-invalid` if that is no month.
+   */
+  usage(month?: string, service?: string): Promise<UsageReport>
+  /** What this tunnel has counted since it was created, by service: for metrics. */
+  usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
    * Stops accepting, waits up to `drain` (a duration such as `10s`, or ms; default 0) for the tunnels to end, and ends
    * the rest with FIN.

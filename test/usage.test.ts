@@ -514,7 +514,7 @@ t.test('a fold that was killed anywhere changes no sum, and the next one ends it
     play(at)
     t.strictSame(await sumsOf(at), expected, step)
     // A process that starts now, and is killed as well.
-    await written(at, 'a', [web])
+    await (await written(at, 'a', [web])).close()
     const more = await sumsOf(at)
     t.equal(more.web?.minutes, (expected.web?.minutes ?? 0) + 1, `${step}, then a new run`)
     t.equal(await fold(at, MONTH, null), '')

@@ -19,6 +19,7 @@ const floors = {
   plain: 2,
   service: 3,
   observe: 3,
+  usage: 3,
   connection: 4,
   edge: 5,
   config: 6,

@@ -39,6 +39,7 @@ import { conclude } from './transport/conclude.ts'
 import type { Registry } from './tunnel/registry.ts'
 import { SetUp } from './tunnel/set-up.ts'
 import { Tunnel } from './tunnel/tunnel.ts'
+import type { Usage } from './usage/usage.ts'
 
 export interface Limits extends HeadLimits {
   /** From accept to the end of the head, TLS handshake included, in ms. */
@@ -51,6 +52,7 @@ export interface Limits extends HeadLimits {
 export interface Surroundings {
   readonly services: ServiceTable
   readonly tunnels: Registry
+  readonly usage: Pick<Usage, 'begin' | 'settle'>
   readonly engine: Engine
   /** Where descriptors are watched, if the engine works on them. */
   readonly loop: Loop | null
@@ -82,7 +84,8 @@ interface Course {
 
 type Given = Exclude<Ruling, { readonly kind: 'respond' }>
 
-export function createWay({ services, tunnels, engine, loop, observer, limits, newId }: Surroundings): Way {
+export function createWay(surroundings: Surroundings): Way {
+  const { services, tunnels, usage, engine, loop, observer, limits, newId } = surroundings
   const courses = new Set<Course>()
   let isDraining = false
   const plain = createPlainServer({ newId, decide: decidePlain, upgrade, passedOver, answered }, limits)
@@ -224,7 +227,8 @@ export function createWay({ services, tunnels, engine, loop, observer, limits, n
     backend: Backend,
     held: Held,
   ): Tunnel {
-    client.transport.write(switchingBytes(answer))
+    const switching = switchingBytes(answer)
+    client.transport.write(switching)
     const facts = {
       id: setUp.id,
       service: service?.options.id ?? '',
@@ -238,12 +242,14 @@ export function createWay({ services, tunnels, engine, loop, observer, limits, n
     const early = { fromClient: held.take(), fromOrigin: answer.rest === null ? [] : [answer.rest] }
     tunnel.splicing = engine.splice(client.transport, origin.transport, early, tunnel)
     tunnels.add(tunnel)
+    usage.begin(tunnel, answer.requestSize, switching.length)
     return tunnel
   }
 
   /** Once for each tunnel, when both of its connections are over. */
   function settle(tunnel: Tunnel, end: SpliceEnd): void {
     tunnels.remove(tunnel)
+    usage.settle(tunnel)
     hangUp(tunnel.backend)
     observer.closed(tunnel, end)
   }

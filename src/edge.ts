@@ -24,12 +24,19 @@ import type { BackendStatus } from './service/status.ts'
 import { backendStatus } from './service/status.ts'
 import { serviceTable } from './service/table.ts'
 import { Registry } from './tunnel/registry.ts'
+import type { Amounts } from './usage/amounts.ts'
+import type { UsageReport } from './usage/report.ts'
+import { createUsage } from './usage/usage.ts'
 
 export interface EdgeOptions {
   readonly services: readonly ServiceOptions[]
   readonly limits: Limits
   readonly engine: EngineChoice
   readonly log: LogOptions
+  /** Where usage is kept; without it, it is counted for this process alone. */
+  readonly stateDirectory: string | undefined
+  /** The name of this process among those that share a state directory; default `main`. */
+  readonly writer?: string
   /** What `close` waits for tunnels to end if it isn't told, in ms. */
   readonly drainTimeoutMs: number
 }
@@ -37,7 +44,8 @@ export interface EdgeOptions {
 export interface Edge extends EventEmitter<EdgeEvents> {
   /**
    * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included.
-   * The checks of backends begin with it. Throws listen-failed or config-invalid.
+   * The checks of backends begin with it. Throws listen-failed or config-invalid; state-locked or state-failed if usage
+   * can't be kept.
    */
   listen(listeners: readonly ListenerOptions[]): Promise<{ addresses: string[] }>
   /**
@@ -50,6 +58,13 @@ export interface Edge extends EventEmitter<EdgeEvents> {
   readonly size: number
   /** How the backends do, in the order of the config. */
   backends(): BackendStatus[]
+  /**
+   * What a UTC month such as `2026-11` cost, up to now: of this month, and of all services, if it isn't said. With a state
+   * directory it is that of all processes which share it. Throws argument-invalid.
+   */
+  usage(month?: string, service?: string): Promise<UsageReport>
+  /** What this process has counted since it started, by service: for metrics. */
+  usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
    * Stops accepting, waits up to `drainMs` for the tunnels to end, and ends the rest. A second call with less time
    * shortens the wait.
@@ -68,12 +83,14 @@ export function createEdge(options: EdgeOptions): Edge {
   const services = options.services.map(createService)
   const listeners: Listener[] = []
   const { engine, loop, reason } = chooseEngine(options.engine)
+  const usage = createUsage(options, lines.trouble)
   const newId = idSource()
   const observer = createObserver(lines, events)
   const checks = watchHealth(services, observer)
   const way = createWay({
     services: serviceTable(services),
     tunnels,
+    usage,
     engine,
     loop,
     observer,
@@ -82,7 +99,7 @@ export function createEdge(options: EdgeOptions): Edge {
   })
 
   async function open(wanted: readonly ListenerOptions[]): Promise<{ addresses: string[] }> {
-    await Promise.all(services.map(({ handler }) => handler))
+    await Promise.all([usage.open(), ...services.map(({ handler }) => handler)])
     const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, lines.trouble, loop)))
     const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
     const failed = results.find((result) => result.status === 'rejected')
@@ -117,10 +134,18 @@ export function createEdge(options: EdgeOptions): Edge {
     await tunnels.stopAll('fin')
     await tunnels.empty(CLOSE_TIMEOUT_MS)
     await Promise.all(closing)
+    await usage.close()
   }
 
-  const backends = () => backendStatus(services)
-  return Object.defineProperty(Object.assign(events, { listen: open, upgrade, close, backends }), 'size', {
+  const methods = {
+    listen: open,
+    upgrade,
+    backends: () => backendStatus(services),
+    usage: usage.report,
+    usageSinceStart: usage.sinceStart,
+    close,
+  }
+  return Object.defineProperty(Object.assign(events, methods), 'size', {
     get: () => tunnels.size,
   }) as unknown as Edge
 }

@@ -18,6 +18,8 @@ import type { ConfigInput, ListenerInput } from './config/schema.ts'
 import { createEdge } from './edge.ts'
 import type { EdgeEvents } from './observe/observer.ts'
 import type { BackendStatus } from './service/status.ts'
+import type { Amounts } from './usage/amounts.ts'
+import type { UsageReport } from './usage/report.ts'
 
 export type { ConfigInput, ListenerInput } from './config/schema.ts'
 export type { End, How, Phase, Who } from './end.ts'
@@ -30,11 +32,14 @@ export type { HeaderView, RequestView } from './handoff/request-view.ts'
 export type { HealthEvent } from './observe/lines.ts'
 export type { AcceptedEvent, ClosedEvent, EdgeEvents, RefusedEvent } from './observe/observer.ts'
 export type { BackendStatus } from './service/status.ts'
+export type { Amounts } from './usage/amounts.ts'
+export type { ServiceUsage, UsageReport } from './usage/report.ts'
 
 export interface Tunnel extends EventEmitter<EdgeEvents> {
   /**
    * Opens listeners, all or none; those of the options if none are given. Resolves with their addresses, ports that
-   * the system chose included; checks of backends begin with it. Throws HeadraceError `listen-failed` or `config-invalid`.
+   * the system chose included; checks of backends begin with it. Throws HeadraceError `listen-failed` or `config-invalid`;
+   * `state-locked` or `state-failed` if usage can't be kept in the `stateDirectory`.
    */
   listen(listeners?: readonly ListenerInput[]): Promise<{ addresses: string[] }>
   /**
@@ -48,6 +53,14 @@ export interface Tunnel extends EventEmitter<EdgeEvents> {
   readonly size: number
   /** How the backends do, in the order of the config: health, open connections, failures by kind. */
   backends(): readonly BackendStatus[]
+  /**
+   * What a UTC month such as `2026-11` cost, up to now: connections, minutes and bytes of each service, or of the one that
+   * is named; of this month if none is. With a `stateDirectory` it is the usage of all that ever wrote there; without one,
+   * of this tunnel alone. Rejects with HeadraceError `argument-invalid` if that is no month.
+   */
+  usage(month?: string, service?: string): Promise<UsageReport>
+  /** What this tunnel has counted since it was created, by service: for metrics. */
+  usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
    * Stops accepting, waits up to `drain` (a duration such as `10s`, or ms; default 0) for the tunnels to end, and ends
    * the rest with FIN.

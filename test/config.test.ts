@@ -120,6 +120,7 @@ t.test('what is left out has its default', (t) => {
       engine: 'auto',
       log: { level: 'info', headers: [], redact: [] },
       drainTimeoutMs: 60_000,
+      stateDirectory: '/etc/headrace/state',
     },
     notice: '',
   })
@@ -133,8 +134,8 @@ t.test('what has no effect yet is named in one sentence', (t) => {
   t.equal(notice('workers: 4\n'), 'workers: 4 has no effect in this version yet')
   t.equal(notice('engine: epoll\n'), '')
   t.equal(
-    notice('admin: { address: "127.0.0.1:1" }\nworkers: 2\nstateDirectory: s\n'),
-    'admin, workers: 2, stateDirectory have no effect in this version yet',
+    notice('admin: { address: "127.0.0.1:1" }\nworkers: 2\n'),
+    'admin, workers: 2 have no effect in this version yet',
   )
   t.end()
 })
@@ -311,6 +312,9 @@ t.test('the library takes the same, with functions, numbers of ms, and no listen
   t.equal(config.edge.services[0]?.backends[0]?.connectTimeoutMs, 250)
   t.equal(config.edge.drainTimeoutMs, 5_000)
   t.equal(config.edge.log.level, 'silent', 'a library is silent unless it is asked')
+  t.equal(config.edge.stateDirectory, undefined, 'and writes nothing')
+  const kept = parseConfig({ services: [service], stateDirectory: 'kept' })
+  t.equal(kept.edge.stateDirectory, join(process.cwd(), 'kept'))
   const byPath = parseConfig({ services: [{ ...service, handler: 'edge.js' }] })
   t.equal(byPath.edge.services[0]?.handler, join(process.cwd(), 'edge.js'))
   const certificate = '-----BEGIN CERTIFICATE-----\n'

@@ -7,21 +7,25 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { suggestion } from '../config/problems.ts'
 import { HeadraceError } from '../errors.ts'
-import { check, printSchema, run } from './commands.ts'
+import { isMonth, monthOf } from '../usage/minutes.ts'
+import { check, printSchema, run, usage } from './commands.ts'
 import { demo } from './demo.ts'
+import type { Wanted } from './usage.ts'
 
 const USAGE = `usage: headrace COMMAND [OPTIONS]
 
 commands:
   run --config FILE      run until SIGTERM or SIGINT; a second signal ends it at once
   check --config FILE    say what is wrong with a config, and do nothing else
+  usage --config FILE    connections, minutes and bytes of each service, of all processes; while it runs, up to now
+        [--month 2026-11] [--service ID] [--json | --csv]
   demo [--port N]        a chat through the tunnel, to try in two browser tabs; default port 8080
   schema                 print the JSON Schema of the config, for editors
 
 options:
   --help, --version
 
-exit codes: 0 all is well, 1 the config is not valid, 2 wrong usage, 3 could not listen, 70 a fault of headrace
+exit codes: 0 all is well, 1 the config is not valid, 2 wrong usage, 3 could not listen or keep usage, 70 a fault of headrace
 
 example:
   headrace check --config headrace.yaml && headrace run --config headrace.yaml
@@ -31,6 +35,7 @@ example:
 const COMMANDS = new Map<string, readonly string[]>([
   ['run', ['config']],
   ['check', ['config']],
+  ['usage', ['config', 'month', 'service', 'json', 'csv']],
   ['demo', ['port']],
   ['schema', []],
 ])
@@ -53,6 +58,7 @@ async function main(words: readonly string[]): Promise<number> {
   if (command === 'demo') return await demo(portOf(values))
   if (command === 'schema') return printSchema()
   const file = configOf(values, command)
+  if (command === 'usage') return await usage(file, wantedOf(values))
   return command === 'run' ? await run(file) : await check(file)
 }
 
@@ -61,6 +67,10 @@ interface Values {
   readonly version?: boolean
   readonly config?: string
   readonly port?: string
+  readonly month?: string
+  readonly service?: string
+  readonly json?: boolean
+  readonly csv?: boolean
 }
 
 function readWords(words: readonly string[]): { values: Values; positionals: string[] } {
@@ -69,6 +79,10 @@ function readWords(words: readonly string[]): { values: Values; positionals: str
     version: { type: 'boolean', short: 'v' },
     config: { type: 'string', short: 'c' },
     port: { type: 'string', short: 'p' },
+    month: { type: 'string', short: 'm' },
+    service: { type: 'string', short: 's' },
+    json: { type: 'boolean' },
+    csv: { type: 'boolean' },
   } as const
   try {
     return parseArgs({ args: [...words], options, allowPositionals: true })
@@ -92,6 +106,15 @@ function portOf({ port }: Values): number | undefined {
   return Number(port)
 }
 
+function wantedOf({ month = monthOf(Date.now()), service, json, csv }: Values): Wanted {
+  if (!isMonth(month)) throw new UsageError(`"${month}" is no month: write such as 2026-11`)
+  if (json && csv) throw new UsageError('--json and --csv exclude each other')
+  return { month, service, form: json ? 'json' : csv ? 'csv' : 'table' }
+}
+
+/** What keeps an edge from its start, and is no mistake in its config. */
+const CANNOT_START = new Set<string>(['listen-failed', 'state-locked', 'state-failed'])
+
 function version(): string {
   const file = new URL('../../package.json', import.meta.url)
   return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
@@ -112,7 +135,7 @@ function explain(error: unknown): number {
     return 70
   }
   process.stderr.write(`headrace: ${error.message}\nhint: ${error.remedy}\n`)
-  return error.code === 'listen-failed' ? 3 : 1
+  return CANNOT_START.has(error.code) ? 3 : 1
 }
 
 process.exitCode = await main(process.argv.slice(2)).catch(explain)

@@ -38,6 +38,8 @@ export interface ParseContext {
   /** What relative paths start from; default: the working directory. */
   readonly folder?: string
   readonly logLevel?: string
+  /** Where usage is kept if the config does not say it; default: nowhere. */
+  readonly stateDirectory?: string
   /** For messages. */
   readonly file?: string
   readonly locate?: Locate
@@ -47,11 +49,11 @@ export interface ParseContext {
 
 /** Throws config-invalid with every problem. `input` is not trusted to be what its type says. */
 export function parseConfig(input: ConfigInput, context: ParseContext = {}): Config {
-  const { folder = '.', logLevel = 'silent' } = context
+  const { folder = '.' } = context
   const config = parse(configSchema, input, checkConfig, context)
   return {
     listeners: (config.listeners ?? []).map((one) => listenerOptions(one, folder)),
-    edge: edgeOptions(config, folder, logLevel),
+    edge: edgeOptions(config, folder, context),
     notice: noticeFor(config),
   }
 }
@@ -90,8 +92,9 @@ export function parseDuration(value: string | number): number {
   return ms
 }
 
-function edgeOptions(config: ConfigShape, folder: string, logLevel: string): EdgeOptions {
+function edgeOptions(config: ConfigShape, folder: string, preset: ParseContext): EdgeOptions {
   const { limits, log } = config
+  const stateDirectory = config.stateDirectory ?? preset.stateDirectory
   return {
     services: config.services.map((one) => serviceOptions(one, folder)),
     limits: {
@@ -101,8 +104,13 @@ function edgeOptions(config: ConfigShape, folder: string, logLevel: string): Edg
       earlySize: limits?.earlySize ?? 65_536,
     },
     engine: config.engine ?? 'auto',
-    log: { level: log?.level ?? logLevel, headers: log?.headers ?? [], redact: log?.redact ?? [] },
+    log: {
+      level: log?.level ?? preset.logLevel ?? 'silent',
+      headers: log?.headers ?? [],
+      redact: log?.redact ?? [],
+    },
     drainTimeoutMs: config.drainTimeout ?? 60_000,
+    stateDirectory: stateDirectory === undefined ? undefined : resolve(folder, stateDirectory),
   }
 }
 
@@ -223,11 +231,10 @@ function pemPath(pathOrText: string, folder: string): string {
   return pathOrText.includes('-----BEGIN') ? pathOrText : resolve(folder, pathOrText)
 }
 
-function noticeFor({ admin, workers, stateDirectory }: ConfigShape): string {
+function noticeFor({ admin, workers }: ConfigShape): string {
   const idle = [
     ...(admin === undefined ? [] : ['admin']),
     ...(typeof workers === 'number' && workers > 1 ? [`workers: ${workers}`] : []),
-    ...(stateDirectory === undefined ? [] : ['stateDirectory']),
   ]
   if (idle.length === 0) return ''
   return `${idle.join(', ')} ${idle.length === 1 ? 'has' : 'have'} no effect in this version yet`

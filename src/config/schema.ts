@@ -289,7 +289,9 @@ export const configSchema = section({
     .optional()
     .describe('Processes'),
   drainTimeout: duration(0).optional().describe('What a shutdown waits for tunnels to end; default 60s'),
-  stateDirectory: text('folder', 'write a path').optional().describe('Where switch and usage are kept'),
+  stateDirectory: text('folder', 'write a path')
+    .optional()
+    .describe('Where usage is kept; default: state, beside the config file; in the library: nowhere'),
   admin: section({ address: listenAddress.describe('host:port or unix:/path') })
     .optional()
     .describe('The admin listener'),

@@ -11,6 +11,10 @@ import { createWay } from './connection.ts'
 import { addressText } from './dial/backend.ts'
 import type { EngineChoice } from './engine/choose.ts'
 import { chooseEngine } from './engine/choose.ts'
+import type { HeadraceError } from './errors.ts'
+import type { CountingLedger } from './gate/ledger.ts'
+import { createLedger } from './gate/ledger.ts'
+import type { SpikeState } from './gate/seats.ts'
 import { fieldsOf } from './head/head.ts'
 import type { Checks } from './health/checks.ts'
 import { createChecks } from './health/checks.ts'
@@ -18,6 +22,8 @@ import type { LogOptions } from './observe/lines.ts'
 import { createLines } from './observe/lines.ts'
 import type { EdgeEvents, Observer } from './observe/observer.ts'
 import { createObserver } from './observe/observer.ts'
+import type { WebhookOptions } from './observe/webhook.ts'
+import { createWebhook } from './observe/webhook.ts'
 import type { Service, ServiceOptions } from './service/service.ts'
 import { createService } from './service/service.ts'
 import type { BackendStatus } from './service/status.ts'
@@ -37,6 +43,10 @@ export interface EdgeOptions {
   readonly stateDirectory: string | undefined
   /** The name of this process among those that share a state directory; default `main`. */
   readonly writer?: string
+  /** Where a fleet counts rates together; undefined: each counts its own. */
+  readonly redis: string | undefined
+  /** Who is told of spikes. */
+  readonly webhook: WebhookOptions | undefined
   /** What `close` waits for tunnels to end if it isn't told, in ms. */
   readonly drainTimeoutMs: number
 }
@@ -65,6 +75,8 @@ export interface Edge extends EventEmitter<EdgeEvents> {
   usage(month?: string, service?: string): Promise<UsageReport>
   /** What this process has counted since it started, by service: for metrics. */
   usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
+  /** What the gates of this process have decided. */
+  gates(): readonly GateReport[]
   /**
    * Stops accepting, waits up to `drainMs` for the tunnels to end, and ends the rest. A second call with less time
    * shortens the wait.
@@ -72,25 +84,38 @@ export interface Edge extends EventEmitter<EdgeEvents> {
   close(options?: { readonly drainMs?: number }): Promise<void>
 }
 
+export interface GateReport {
+  readonly service: string
+  /** How many requests each rule, rate and limit has decided or noted, by its name. */
+  readonly counts: Readonly<Record<string, number>>
+  /** Null if it expects no number, nobody has come yet, or another process counts. */
+  readonly spike: SpikeState | null
+}
+
 /** After the drain, how long the ends of the rest may take, in ms. */
 const CLOSE_TIMEOUT_MS = 3_000
 
-/** Throws config-invalid, or engine-unavailable. */
-export function createEdge(options: EdgeOptions): Edge {
+/** `shared`: a ledger that counts for several processes. Throws config-invalid, or engine-unavailable. */
+export function createEdge(options: EdgeOptions, shared: CountingLedger | null = null): Edge {
   const events = new EventEmitter<EdgeEvents>()
   const lines = createLines(options.log)
   const tunnels = new Registry()
   const services = options.services.map(createService)
   const listeners: Listener[] = []
   const { engine, loop, reason } = chooseEngine(options.engine)
-  const usage = createUsage(options, lines.trouble)
+  const trouble = (what: HeadraceError) => observer.trouble(what)
+  const webhook = options.webhook === undefined ? null : createWebhook(options.webhook, trouble)
+  const usage = createUsage(options, trouble)
   const newId = idSource()
-  const observer = createObserver(lines, events)
+  const observer = createObserver(lines, events, webhook)
+  const { redis } = options
+  const ledger = shared ?? createLedger({ redis, onCrossing: observer.spike, onTrouble: trouble })
   const checks = watchHealth(services, observer)
   const way = createWay({
     services: serviceTable(services),
     tunnels,
     usage,
+    ledger,
     engine,
     loop,
     observer,
@@ -99,8 +124,8 @@ export function createEdge(options: EdgeOptions): Edge {
   })
 
   async function open(wanted: readonly ListenerOptions[]): Promise<{ addresses: string[] }> {
-    await Promise.all([usage.open(), ...services.map(({ handler }) => handler)])
-    const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, lines.trouble, loop)))
+    await Promise.all([usage.open(), ledger.ready(), ...services.map(({ handler }) => handler)])
+    const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, trouble, loop)))
     const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
     const failed = results.find((result) => result.status === 'rejected')
     if (failed !== undefined) {
@@ -135,12 +160,21 @@ export function createEdge(options: EdgeOptions): Edge {
     await tunnels.empty(CLOSE_TIMEOUT_MS)
     await Promise.all(closing)
     await usage.close()
+    ledger.close()
+    webhook?.close()
+  }
+
+  function gates(): GateReport[] {
+    return services.flatMap(({ gate, options: { id } }) =>
+      gate === null ? [] : [{ service: id, counts: gate.counts, spike: ledger.spikes(id) }],
+    )
   }
 
   const methods = {
     listen: open,
     upgrade,
     backends: () => backendStatus(services),
+    gates,
     usage: usage.report,
     usageSinceStart: usage.sinceStart,
     close,

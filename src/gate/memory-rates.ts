@@ -1,0 +1,85 @@
+// Rates that are counted in this process. A fixed number of keys is kept for each rate, the latest used: what strangers
+// can make grow has an end.
+
+import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible'
+import type { RateClaim } from './claims.ts'
+import type { RateStore } from './rates.ts'
+
+/**
+ * Keys that one rate keeps, about 0.5 KiB each. Beyond it the key that was not used for longest is forgotten, with its
+ * count: a client that goes on and on is never the one.
+ */
+export const MAX_KEYS = 50_000
+
+interface Counter {
+  readonly limiter: RateLimiterMemory
+  /** When each key was used last, the latest at the end. */
+  readonly used: Map<string, number>
+  readonly windowMs: number
+}
+
+export interface MemoryRates extends RateStore {
+  /** How many keys are kept. */
+  readonly size: number
+}
+
+export function memoryRates(): MemoryRates {
+  const counters = new Map<string, Counter>()
+
+  async function consume(service: string, claim: RateClaim): Promise<number> {
+    const counter = counterOf(counters, service, claim)
+    touch(counter, claim.key)
+    return await waitOf(counter.limiter.consume(claim.key))
+  }
+
+  return {
+    consume,
+    async ready() {},
+    close() {
+      for (const { limiter, used } of counters.values()) for (const key of used.keys()) limiter.delete(key)
+      counters.clear()
+    },
+    get size() {
+      return [...counters.values()].reduce((sum, { used }) => sum + used.size, 0)
+    },
+  }
+}
+
+/** 0, or how long to wait. Rejects only with what is no refusal. */
+export async function waitOf(consumed: Promise<RateLimiterRes>): Promise<number> {
+  try {
+    await consumed
+    return 0
+  } catch (refused) {
+    if (refused instanceof RateLimiterRes) return Math.max(1, refused.msBeforeNext)
+    throw refused
+  }
+}
+
+/** A rate with another limit after a reload is another one. */
+export function nameOf(service: string, { rule, limit, windowMs }: RateClaim): string {
+  return `${service}:${rule}:${limit}/${windowMs / 1_000}`
+}
+
+function counterOf(counters: Map<string, Counter>, service: string, claim: RateClaim): Counter {
+  const name = nameOf(service, claim)
+  const known = counters.get(name)
+  if (known !== undefined) return known
+  const { limit, windowMs } = claim
+  const limiter = new RateLimiterMemory({ keyPrefix: '', points: limit, duration: windowMs / 1_000 })
+  const counter = { limiter, used: new Map<string, number>(), windowMs }
+  counters.set(name, counter)
+  return counter
+}
+
+/** The limiter forgets a key by itself when its window is over; here it goes with one of the next calls. */
+function touch({ limiter, used, windowMs }: Counter, key: string): void {
+  const now = performance.now()
+  used.delete(key)
+  used.set(key, now)
+  for (const [oldest, at] of used) {
+    if (at + windowMs > now && used.size <= MAX_KEYS) return
+    used.delete(oldest)
+    limiter.delete(oldest)
+  }
+}

@@ -500,7 +500,7 @@ t.test(
     const persistent = { ...claim, key: '203.0.113.7' }
     let refusals = 0
     const before = process.memoryUsage().heapUsed
-    for (let at = 0; at < 300_000; at += 1) {
+    for (let at = 0; at < 150_000; at += 1) {
       await store.consume('chat', {
         ...claim,
         key: clientNetwork(`2001:db8:${(at >> 16).toString(16)}:${(at & 0xffff).toString(16)}::1`),
@@ -509,22 +509,11 @@ t.test(
       if (at === 100_000) t.equal(store.size, MAX_KEYS)
     }
     t.equal(store.size, MAX_KEYS)
-    t.equal(refusals, 300 - 3)
+    t.equal(refusals, 150 - 3)
     const grown = (process.memoryUsage().heapUsed - before) / 2 ** 20
     t.ok(grown < 150, `${grown.toFixed(0)} MiB more, garbage included`)
   },
 )
-
-t.test('keys whose window is over go', async (t) => {
-  const store = memoryRates()
-  t.teardown(() => store.close())
-  const claim = { rule: 'per-client', limit: 3, windowMs: 1_000 }
-  for (let at = 0; at < 1_000; at += 1) await store.consume('chat', { ...claim, key: `${at}` })
-  t.equal(store.size, 1_000)
-  await wait(1_100)
-  await store.consume('chat', { ...claim, key: 'new' })
-  t.equal(store.size, 1)
-})
 
 // --- Redis
 

@@ -135,5 +135,6 @@ function compileSeats(service: string, options: GateOptions): (address: string) 
     expected: null,
     code: 'client-full',
   } as const
-  return (address) => [...common, { ...perClient, key: `${service} ${clientNetwork(address)}` }]
+  // What a client has too much of is told before what all have.
+  return (address) => [{ ...perClient, key: `${service} ${clientNetwork(address)}` }, ...common]
 }

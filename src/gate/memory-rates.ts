@@ -1,6 +1,7 @@
 // Rates that are counted in this process. A fixed number of keys is kept for each rate, the latest used: what strangers
 // can make grow has an end.
 
+import { LRUCache } from 'lru-cache'
 import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible'
 import type { RateClaim } from './claims.ts'
 import type { RateStore } from './rates.ts'
@@ -13,9 +14,8 @@ export const MAX_KEYS = 50_000
 
 interface Counter {
   readonly limiter: RateLimiterMemory
-  /** When each key was used last, the latest at the end. */
-  readonly used: Map<string, number>
-  readonly windowMs: number
+  /** The keys that the limiter knows, or did until their window was over. */
+  readonly used: LRUCache<string, true>
 }
 
 export interface MemoryRates extends RateStore {
@@ -28,7 +28,7 @@ export function memoryRates(): MemoryRates {
 
   async function consume(service: string, claim: RateClaim): Promise<number> {
     const counter = counterOf(counters, service, claim)
-    touch(counter, claim.key)
+    counter.used.set(claim.key, true)
     return await waitOf(counter.limiter.consume(claim.key))
   }
 
@@ -36,7 +36,7 @@ export function memoryRates(): MemoryRates {
     consume,
     async ready() {},
     close() {
-      for (const { limiter, used } of counters.values()) for (const key of used.keys()) limiter.delete(key)
+      for (const { used } of counters.values()) used.clear()
       counters.clear()
     },
     get size() {
@@ -67,19 +67,8 @@ function counterOf(counters: Map<string, Counter>, service: string, claim: RateC
   if (known !== undefined) return known
   const { limit, windowMs } = claim
   const limiter = new RateLimiterMemory({ keyPrefix: '', points: limit, duration: windowMs / 1_000 })
-  const counter = { limiter, used: new Map<string, number>(), windowMs }
+  const forget = (_: true, key: string) => void limiter.delete(key)
+  const counter = { limiter, used: new LRUCache<string, true>({ max: MAX_KEYS, dispose: forget }) }
   counters.set(name, counter)
   return counter
-}
-
-/** The limiter forgets a key by itself when its window is over; here it goes with one of the next calls. */
-function touch({ limiter, used, windowMs }: Counter, key: string): void {
-  const now = performance.now()
-  used.delete(key)
-  used.set(key, now)
-  for (const [oldest, at] of used) {
-    if (at + windowMs > now && used.size <= MAX_KEYS) return
-    used.delete(oldest)
-    limiter.delete(oldest)
-  }
 }

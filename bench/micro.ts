@@ -5,6 +5,7 @@ import type { Result } from './figures.ts'
 import { figure } from './figures.ts'
 import { checks } from './micro/check-upgrade.ts'
 import { decisions } from './micro/decide.ts'
+import { gates } from './micro/gate.ts'
 import { readHead } from './micro/read-head.ts'
 import type { Options } from './options.ts'
 import type { PeerKind } from './peers/peer.ts'
@@ -19,7 +20,7 @@ export async function micro(
 ): Promise<Result[]> {
   progress('micro: head, checks, decision')
   const bench = new Bench({ time: smoke ? SMOKE_TIME_MS : TIME_MS, throws: true })
-  for (const { name, run } of [...readHead, ...checks, ...decisions]) bench.add(name, run)
+  for (const { name, run } of [...readHead, ...checks, ...gates, ...decisions]) bench.add(name, run)
   await bench.run()
   return bench.tasks.map(({ name, result }) => {
     if (!('latency' in result)) throw new Error(`${name}: ${result.state}`)

@@ -2,9 +2,11 @@
 // line; and what is given back when. A PROXY header makes a client of any address.
 
 import { once } from 'node:events'
+import { cp, readdir, symlink } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join, resolve } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import type { EdgeEvents } from '../../src/index.ts'
@@ -13,6 +15,7 @@ import { echo, type Origin, startOrigin, switching, upgradeRequest } from '../su
 import type { Peer } from '../support/peer.ts'
 import { connectTo } from '../support/peer.ts'
 import { startProgram } from '../support/program.ts'
+import { freePort, reasonToSkipRedis, startRedis } from '../support/redis.ts'
 import { startTunnel } from '../support/tunnel.ts'
 
 type Line = Readonly<Record<string, unknown>>
@@ -260,6 +263,43 @@ t.test('caps are 503 with Retry-After, and every seat comes back, however a conn
     all.push(...(await house()))
     t.equal((await program.knock('192.0.2.3')).status, 503, 'and no seat more than there are')
   }
+})
+
+t.test('two edges that share a Redis count together', { skip: await reasonToSkipRedis() }, async (t) => {
+  const port = await freePort()
+  await startRedis(t, port)
+  const origin = await startOrigin(t, { answer: echo })
+  const gate = '{ rates: [{ name: fleet, per: client, limit: 5, window: 1h }] }'
+  const store = `rateStore: { redis: "redis://127.0.0.1:${port}" }`
+  const [one, other] = [await run(t, origin, gate, store), await run(t, origin, gate, store)]
+  const statuses: number[] = []
+  for (let at = 0; at < 4; at += 1) {
+    for (const program of [one, other]) statuses.push((await program.knock('192.0.2.1')).status)
+  }
+  t.strictSame(statuses, [101, 101, 101, 101, 101, 429, 429, 429])
+  t.match(await other.line({ msg: 'request refused' }), { rule: 'fleet', code: 'rate-limited' })
+})
+
+const REDIS_CONFIG = `
+listeners: [{ address: "127.0.0.1:0" }]
+services: [{ id: chat, domains: ["*"], backends: [{ name: origin, address: "127.0.0.1:9" }] }]
+rateStore: { redis: "redis://127.0.0.1:9" }
+`
+
+t.test('a Redis is configured, and ioredis is not installed: the start says so', async (t) => {
+  const folder = t.testdir({ node_modules: {}, 'headrace.yaml': REDIS_CONFIG })
+  const root = resolve('.')
+  await cp(join(root, 'dist'), join(folder, 'dist'), { recursive: true })
+  await cp(join(root, 'package.json'), join(folder, 'package.json'))
+  for (const name of await readdir(join(root, 'node_modules'))) {
+    if (name !== 'ioredis')
+      await symlink(join(root, 'node_modules', name), join(folder, 'node_modules', name))
+  }
+  const script = join(folder, 'dist/cli/headrace.js')
+  const program = startProgram(t, ['run', '--config', 'headrace.yaml'], { cwd: folder, script })
+  const { code, stderr } = await program.ended
+  t.equal(code, 1)
+  t.match(stderr, /rateStore: Redis needs the package ioredis, which is not there: npm install ioredis/)
 })
 
 t.test('a spike is told in the log and to the webhook, and refuses nobody', async (t) => {

@@ -8,7 +8,7 @@ import type { Claims, RateClaim, SeatClaim, Verdict } from './claims.ts'
 import type { RuleOptions } from './conditions.ts'
 import { compileRule } from './conditions.ts'
 import { clientNetwork } from './network.ts'
-import { originList } from './origins.ts'
+import { originList } from './page-origins.ts'
 import type { RateOptions } from './rates.ts'
 import { compileRate } from './rates.ts'
 

@@ -2,10 +2,11 @@
 // line; and what is given back when. A PROXY header makes a client of any address.
 
 import { once } from 'node:events'
-import { cp, readdir, symlink } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -287,8 +288,12 @@ rateStore: { redis: "redis://127.0.0.1:9" }
 `
 
 t.test('a Redis is configured, and ioredis is not installed: the start says so', async (t) => {
-  const folder = t.testdir({ node_modules: {}, 'headrace.yaml': REDIS_CONFIG })
+  // Elsewhere: node looks into the node_modules of every folder above.
+  const folder = await mkdtemp(join(tmpdir(), 'headrace-'))
+  t.teardown(() => rm(folder, { recursive: true }))
   const root = resolve('.')
+  await mkdir(join(folder, 'node_modules'))
+  await writeFile(join(folder, 'headrace.yaml'), REDIS_CONFIG)
   await cp(join(root, 'dist'), join(folder, 'dist'), { recursive: true })
   await cp(join(root, 'package.json'), join(folder, 'package.json'))
   for (const name of await readdir(join(root, 'node_modules'))) {

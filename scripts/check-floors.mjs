@@ -5,6 +5,7 @@ import { dirname, join, normalize, relative } from 'node:path'
 
 const floors = {
   errors: 0,
+  durable: 0,
   end: 0,
   linux: 0,
   signal: 0,
@@ -19,8 +20,10 @@ const floors = {
   service: 3,
   observe: 3,
   connection: 4,
+  operations: 4,
   edge: 5,
   config: 6,
+  admin: 6,
   index: 7,
   process: 7,
   cli: 8,
@@ -38,8 +41,8 @@ const owned = [
   {
     pattern: /^import (?!\{ STATUS_CODES \}).* from '(node:)?http'/,
     valueOnly: true,
-    rooms: ['plain', 'cli'],
-    why: "node's HTTP is for the plain branch",
+    rooms: ['plain', 'admin', 'cli'],
+    why: "node's HTTP is for the plain branch and the admin API",
   },
   { pattern: /from 'pino'/, valueOnly: false, rooms: ['observe'], why: 'only observe writes lines' },
   {

@@ -31,6 +31,7 @@ import type { PlainDecision, PlainOutcome } from './plain/serve.ts'
 import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
 import { rule } from './service/rule.ts'
 import type { Service } from './service/service.ts'
+import type { Switches } from './service/switch.ts'
 import type { ServiceTable } from './service/table.ts'
 import { throwIfAborted } from './signal.ts'
 import { conclude } from './transport/conclude.ts'
@@ -48,6 +49,7 @@ export interface Limits extends HeadLimits {
 /** What the way needs of the edge around it. */
 export interface Surroundings {
   readonly services: ServiceTable
+  readonly switches: Switches
   readonly tunnels: Registry
   readonly engine: Engine
   /** Where descriptors are watched, if the engine works on them. */
@@ -64,6 +66,8 @@ export interface Way {
   upgrade(client: Client, head: RequestHead, rest: Buffer | null, backend?: string | null): Promise<void>
   /** From now on upgrades are refused, and plain connections end with their answer. */
   drain(): void
+  /** WebSockets were switched off for a service: ends what is on its way to become one. */
+  refuse(service: string): void
   /** Ends everything that is not a tunnel. */
   abort(): void
 }
@@ -77,7 +81,16 @@ interface Course {
   backend: string | null
 }
 
-export function createWay({ services, tunnels, engine, loop, observer, limits, newId }: Surroundings): Way {
+export function createWay({
+  services,
+  switches,
+  tunnels,
+  engine,
+  loop,
+  observer,
+  limits,
+  newId,
+}: Surroundings): Way {
   const courses = new Set<Course>()
   let isDraining = false
   const plain = createPlainServer({ newId, decide: decidePlain, upgrade, answered }, limits)
@@ -137,8 +150,7 @@ export function createWay({ services, tunnels, engine, loop, observer, limits, n
     course.service = service
     setUp.enter('gate')
     if (isDraining) throw new HeadraceError('draining')
-    if (!service.options.websockets)
-      throw new HeadraceError('websockets-off', `service ${service.options.id}`)
+    if (!switches.isOn(service.options.id)) throw switchedOff(service.options.id)
 
     setUp.enter('decide')
     const held = holdEarlyBytes(client.transport, rest, limits.earlySize, (error) => setUp.abort(error))
@@ -285,13 +297,23 @@ export function createWay({ services, tunnels, engine, loop, observer, limits, n
     plain.close(false)
   }
 
+  function refuseService(id: string): void {
+    for (const { setUp, service } of courses) {
+      if (service?.options.id === id) setUp.abort(switchedOff(id))
+    }
+  }
+
   function abort(): void {
     isDraining = true
     for (const { setUp } of courses) setUp.abort(new HeadraceError('draining'))
     plain.close(true)
   }
 
-  return { serve, upgrade, drain, abort }
+  return { serve, upgrade, drain, refuse: refuseService, abort }
+}
+
+function switchedOff(id: string): HeadraceError {
+  return new HeadraceError('websockets-off', `${id}; switch them on with: headrace websockets on ${id}`)
 }
 
 /** What comes before the head: the PROXY header, TLS. */

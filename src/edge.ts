@@ -15,8 +15,12 @@ import type { LogOptions } from './observe/lines.ts'
 import { createLines } from './observe/lines.ts'
 import type { EdgeEvents } from './observe/observer.ts'
 import { createObserver } from './observe/observer.ts'
+import type { Operations } from './operations.ts'
+import { createOperations } from './operations.ts'
 import type { ServiceOptions } from './service/service.ts'
 import { createService } from './service/service.ts'
+import type { Switched } from './service/switch.ts'
+import { createSwitches } from './service/switch.ts'
 import { serviceTable } from './service/table.ts'
 import { Registry } from './tunnel/registry.ts'
 
@@ -27,9 +31,20 @@ export interface EdgeOptions {
   readonly log: LogOptions
   /** What `close` waits for tunnels to end if it isn't told, in ms. */
   readonly drainTimeoutMs: number
+  /** Where it is kept what was switched; null: not here. */
+  readonly switchFile: string | null
+  /** Set for an edge that is one of several processes: there is more of what it is asked for elsewhere. */
+  readonly worker?: WorkerIdentity
 }
 
-export interface Edge extends EventEmitter<EdgeEvents> {
+export interface WorkerIdentity {
+  /** `worker-0`, `worker-1`, …: the same for whoever takes its place after a fall. */
+  readonly name: string
+  /** What was switched before, and is kept elsewhere. */
+  readonly switched: Switched
+}
+
+export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   /**
    * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included.
    * Throws listen-failed or config-invalid.
@@ -43,6 +58,8 @@ export interface Edge extends EventEmitter<EdgeEvents> {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
   /** The number of open tunnels. */
   readonly size: number
+  /** What moves the bytes of plain tunnels, and why it is that. */
+  readonly engine: { readonly name: string; readonly reason: string }
   /**
    * Stops accepting, waits up to `drainMs` for the tunnels to end, and ends the rest. A second call with less time
    * shortens the wait.
@@ -53,17 +70,24 @@ export interface Edge extends EventEmitter<EdgeEvents> {
 /** After the drain, how long the ends of the rest may take, in ms. */
 const CLOSE_TIMEOUT_MS = 3_000
 
-/** Throws config-invalid, or engine-unavailable. */
+/** Throws config-invalid, engine-unavailable, or state-unusable. */
 export function createEdge(options: EdgeOptions): Edge {
   const events = new EventEmitter<EdgeEvents>()
-  const lines = createLines(options.log)
+  const { worker } = options
+  const lines = createLines(options.log, worker?.name)
   const tunnels = new Registry()
   const services = options.services.map(createService)
   const listeners: Listener[] = []
   const { engine, loop, reason } = chooseEngine(options.engine)
-  const newId = idSource()
+  const newId = idSource(worker?.name)
+  const switches = createSwitches({
+    services: options.services,
+    file: options.switchFile,
+    switched: worker?.switched ?? {},
+  })
   const way = createWay({
     services: serviceTable(services),
+    switches,
     tunnels,
     engine,
     loop,
@@ -81,8 +105,8 @@ export function createEdge(options: EdgeOptions): Edge {
       await Promise.all(opened.map((listener) => listener.close()))
       throw failed.reason
     }
-    // Behind whatever the program says of the addresses.
-    if (listeners.length === 0) setImmediate(() => lines.engine(engine.name, reason))
+    // Behind whatever the program says of the addresses. Of several workers, the program says it once.
+    if (listeners.length === 0 && worker === undefined) setImmediate(() => lines.engine(engine.name, reason))
     listeners.push(...opened)
     return { addresses: opened.map(({ address }) => address) }
   }
@@ -103,21 +127,24 @@ export function createEdge(options: EdgeOptions): Edge {
     way.drain()
     await tunnels.empty(drainMs, hurry.signal)
     way.abort()
-    await tunnels.stopAll('fin')
+    await tunnels.stop('fin')
     await tunnels.empty(CLOSE_TIMEOUT_MS)
     await Promise.all(closing)
   }
 
-  return Object.defineProperty(Object.assign(events, { listen: open, upgrade, close }), 'size', {
+  const operations = createOperations({ services, registry: tunnels, switches, refuse: way.refuse })
+  const own = { listen: open, upgrade, close, engine: { name: engine.name, reason } }
+  return Object.defineProperty(Object.assign(events, operations, own), 'size', {
     get: () => tunnels.size,
   }) as unknown as Edge
 }
 
-/** Ids that are short, and unlike those of other processes and earlier runs. */
-function idSource(): () => string {
-  const run = Math.floor(Math.random() * 36 ** 5)
+/** Ids that are short, and unlike those of other workers and earlier runs. */
+function idSource(worker = ''): () => string {
+  const random = Math.floor(Math.random() * 36 ** 5)
     .toString(36)
     .padStart(5, '0')
+  const run = random + Number(worker.replace(/[^0-9]/g, '')).toString(36)
   let count = 0
   return () => {
     count += 1

@@ -111,7 +111,7 @@ const table = {
     'edge',
     'refused',
     'WebSockets are switched off for this service',
-    'set `websockets: on` for the service',
+    'switch them on: `headrace websockets on SERVICE`, the admin API, or `websockets: on` in the config',
   ],
   draining: [503, 'operator', 'refused', 'this edge is shutting down', 'try again, another edge will answer'],
   // decide
@@ -263,6 +263,20 @@ const table = {
     'error',
     'a listener could not be opened',
     'choose another address, or free this one',
+  ],
+  'state-unusable': [
+    null,
+    'operator',
+    'error',
+    'the state that is kept on the disk can not be used',
+    'mend or remove the file named, or name another stateDirectory',
+  ],
+  'process-silent': [
+    null,
+    'operator',
+    'error',
+    'a process of this program did not answer',
+    'try again, and see its log lines',
   ],
   'engine-unavailable': [
     null,

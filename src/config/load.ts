@@ -13,6 +13,9 @@ import type { ConfigInput } from './schema.ts'
 export type Environment = Readonly<Record<string, string | undefined>>
 
 export interface LoadedConfig extends Config {
+  /** What was read, for other processes to read the same. */
+  readonly file: string
+  readonly text: string
   readonly locate: Locate
 }
 
@@ -45,7 +48,7 @@ export function readConfig(text: string, file: string, environment: Environment)
     complain(['listeners'], 'nowhere to listen', 'write such as listeners: [{ address: 127.0.0.1:8080 }]')
   }
   const context = { file, folder: dirname(file), logLevel: 'info', locate, problems }
-  return { ...parseConfig(input as ConfigInput, context), locate }
+  return { ...parseConfig(input as ConfigInput, context), file, text, locate }
 }
 
 function syntaxProblems(document: Document.Parsed, text: string, lines: LineCounter): Problem[] {

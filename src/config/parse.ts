@@ -1,8 +1,10 @@
 // From a config as it is written to the options of the rooms: checked, with every default in it, in ms and bytes.
 
+import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import type { z } from 'zod'
 import type { ListenerOptions } from '../accept/listener.ts'
+import type { AdminOptions } from '../admin/server.ts'
 import type { BackendAddress, BackendOptions } from '../dial/backend.ts'
 import type { EdgeOptions } from '../edge.ts'
 import { HeadraceError } from '../errors.ts'
@@ -10,6 +12,7 @@ import type { HeaderRules } from '../handoff/fields.ts'
 import type { RouteAction, RouteOptions } from '../handoff/routes.ts'
 import type { TcpOptions } from '../linux/tuning.ts'
 import type { ServiceOptions } from '../service/service.ts'
+import { switchFileIn } from '../service/switch.ts'
 import { checkConfig, checkListeners } from './check.ts'
 import { tellIssues } from './issues.ts'
 import type { Complain, Locate, Path, Problem } from './problems.ts'
@@ -29,8 +32,17 @@ import { milliseconds } from './units.ts'
 export interface Config {
   readonly listeners: readonly ListenerOptions[]
   readonly edge: EdgeOptions
-  /** What the config asks for and this version doesn't do yet, in one sentence; '' if there is nothing. */
-  readonly notice: string
+  /** How many processes carry tunnels. */
+  readonly workers: number
+  /** Null: nothing is kept. */
+  readonly state: StateFolder | null
+  readonly admin: AdminOptions | null
+}
+
+export interface StateFolder {
+  readonly path: string
+  /** False if it is the default, which a program can do without. */
+  readonly isGiven: boolean
 }
 
 export interface ParseContext {
@@ -51,7 +63,10 @@ export function parseConfig(input: ConfigInput, context: ParseContext = {}): Con
   return {
     listeners: (config.listeners ?? []).map((one) => listenerOptions(one, folder)),
     edge: edgeOptions(config, folder, logLevel),
-    notice: noticeFor(config),
+    workers:
+      config.workers === undefined || config.workers === 'auto' ? availableParallelism() : config.workers,
+    state: stateFolder(config, context),
+    admin: adminOptions(config, folder),
   }
 }
 
@@ -102,6 +117,8 @@ function edgeOptions(config: ConfigShape, folder: string, logLevel: string): Edg
     engine: config.engine ?? 'auto',
     log: { level: log?.level ?? logLevel, headers: log?.headers ?? [], redact: log?.redact ?? [] },
     drainTimeoutMs: config.drainTimeout ?? 60_000,
+    switchFile:
+      config.stateDirectory === undefined ? null : switchFileIn(resolve(folder, config.stateDirectory)),
   }
 }
 
@@ -218,12 +235,21 @@ function pemPath(pathOrText: string, folder: string): string {
   return pathOrText.includes('-----BEGIN') ? pathOrText : resolve(folder, pathOrText)
 }
 
-function noticeFor({ admin, workers, stateDirectory }: ConfigShape): string {
-  const idle = [
-    ...(admin === undefined ? [] : ['admin']),
-    ...(typeof workers === 'number' && workers > 1 ? [`workers: ${workers}`] : []),
-    ...(stateDirectory === undefined ? [] : ['stateDirectory']),
-  ]
-  if (idle.length === 0) return ''
-  return `${idle.join(', ')} ${idle.length === 1 ? 'has' : 'have'} no effect in this version yet`
+/** A file has a folder beside it; options in code name one. */
+function stateFolder(
+  { stateDirectory }: ConfigShape,
+  { file, folder = '.' }: ParseContext,
+): StateFolder | null {
+  if (stateDirectory !== undefined) return { path: resolve(folder, stateDirectory), isGiven: true }
+  return file === undefined ? null : { path: resolve(folder, 'state'), isGiven: false }
+}
+
+function adminOptions({ admin }: ConfigShape, folder: string): AdminOptions | null {
+  if (admin === undefined) return null
+  const { address, tls, tokens } = admin
+  return {
+    address,
+    tls: tls === undefined ? null : certificatePair(tls, folder),
+    tokens: tokens === undefined ? null : resolve(folder, tokens),
+  }
 }

@@ -1,0 +1,123 @@
+// What an operator may ask of a running Headrace and change in it: the same for one edge as for all workers together, and
+// for the library as for the admin API. Everything that goes in and comes out is JSON.
+
+import { HeadraceError } from './errors.ts'
+import type { Service } from './service/service.ts'
+import type { Switches, SwitchState, SwitchValue } from './service/switch.ts'
+import type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunnel/listing.ts'
+import { listTunnels, matcher, recordOf } from './tunnel/listing.ts'
+import type { Registry } from './tunnel/registry.ts'
+
+export interface Operations {
+  /**
+   * Switches WebSockets on or off for a service, from now on and for good. Open tunnels live on, unless `closeTunnels`
+   * says that off ends them, too. Throws argument-invalid if there is no such service, state-unusable if the state can't
+   * be kept: then nothing has changed.
+   */
+  websockets(service: string, value: SwitchValue, options?: SwitchOptions): Promise<Switching>
+  /** Throws argument-invalid. */
+  tunnels(query?: TunnelQuery): Promise<TunnelPage>
+  find(id: string): Promise<TunnelRecord | null>
+  /** Resolves with how many tunnels are being ended: in order (FIN), or at once (RST). Throws argument-invalid. */
+  end(meant: { readonly id: string } | TunnelFilter, how?: 'fin' | 'reset'): Promise<number>
+  services(): Promise<readonly ServiceRecord[]>
+  backends(): Promise<readonly BackendRecord[]>
+}
+
+export interface SwitchOptions {
+  readonly closeTunnels?: boolean | undefined
+}
+
+export interface Switching {
+  readonly service: string
+  readonly before: SwitchValue
+  readonly after: SwitchState
+  /** How many open tunnels are being ended. */
+  readonly ended: number
+}
+
+export interface ServiceRecord extends SwitchState {
+  readonly id: string
+  readonly domains: readonly string[]
+  readonly backends: readonly string[]
+  /** How many are open. */
+  readonly tunnels: number
+}
+
+export interface BackendRecord {
+  readonly service: string
+  readonly name: string
+  /** As it is configured. */
+  readonly address: string
+  readonly tls: boolean
+  /** Dialled or being dialled, and not over yet; plain requests included. */
+  readonly connections: number
+  readonly maxConnections: number | null
+}
+
+interface Parts {
+  readonly services: readonly Service[]
+  readonly registry: Registry
+  readonly switches: Switches
+  /** Ends what is on its way to become a tunnel of this service. */
+  readonly refuse: (service: string) => void
+}
+
+export function createOperations({ services, registry, switches, refuse }: Parts): Operations {
+  async function end(meant: { readonly id: string } | TunnelFilter, how: 'fin' | 'reset' = 'fin') {
+    if (!('id' in meant)) return await registry.stop(how, matcher(meant))
+    const splicing = registry.find(meant.id)?.splicing
+    splicing?.stop(how)
+    return splicing ? 1 : 0
+  }
+
+  return {
+    end,
+    async websockets(id, value, { closeTunnels = false } = {}) {
+      knownService(
+        services.map(({ options }) => options.id),
+        id,
+      )
+      const { websockets: before } = await switches.set(id, value)
+      const isClosing = value === 'off' && closeTunnels
+      if (isClosing) refuse(id)
+      const ended = isClosing ? await end({ service: id }) : 0
+      return { service: id, before, after: switches.state(id), ended }
+    },
+    tunnels: (query = {}) => listTunnels(registry, query),
+    async find(id) {
+      const tunnel = registry.find(id)
+      return tunnel === undefined ? null : recordOf(tunnel)
+    },
+    services: async () =>
+      services.map(({ options: { id, domains }, backends }) => ({
+        id,
+        domains,
+        backends: [...backends.keys()],
+        tunnels: registry.count(id),
+        ...switches.state(id),
+      })),
+    backends: async () => services.flatMap(backendRecords),
+  }
+}
+
+/** Throws argument-invalid. */
+export function knownService(known: readonly string[], id: string): void {
+  if (known.includes(id)) return
+  throw new HeadraceError(
+    'argument-invalid',
+    `no service ${JSON.stringify(id)}; there are ${known.join(', ')}`,
+  )
+}
+
+function backendRecords({ options: { id }, backends }: Service): BackendRecord[] {
+  return [...backends.values()].map(({ options, connections }) => {
+    const { name, address, tls, maxConnections = null } = options
+    const text = 'path' in address ? `unix:${address.path}` : `${bracketed(address.host)}:${address.port}`
+    return { service: id, name, address: text, tls, connections, maxConnections }
+  })
+}
+
+function bracketed(host: string): string {
+  return host.includes(':') ? `[${host}]` : host
+}

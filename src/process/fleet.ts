@@ -1,0 +1,74 @@
+// All workers together, asked as if they were one edge. The primary keeps what is switched, and tells the workers.
+
+import type { BackendRecord, Operations, ServiceRecord } from '../operations.ts'
+import { knownService } from '../operations.ts'
+import type { Switches } from '../service/switch.ts'
+import { mergePages } from '../tunnel/listing.ts'
+import type { Child } from './child.ts'
+import type { WorkerAnswers } from './protocol.ts'
+
+export type Workers = readonly Child<WorkerAnswers, unknown>[]
+
+/** A worker that dies while it is asked is left out: what it had is gone with it. */
+export function createFleet(workers: Workers, services: readonly string[], switches: Switches): Operations {
+  /** Rejects with process-silent if one that lives does not answer. */
+  async function askAll<Name extends keyof Operations>(
+    name: Name,
+    given: Parameters<Operations[Name]>,
+  ): Promise<Awaited<ReturnType<Operations[Name]>>[]> {
+    const asked = workers.flatMap(({ wire }) => (wire === null ? [] : [{ wire }]))
+    const answers = await Promise.allSettled(asked.map(({ wire }) => wire.ask(name, given as never)))
+    return answers.flatMap((answer, at) => {
+      if (answer.status === 'fulfilled') return [answer.value as Awaited<ReturnType<Operations[Name]>>]
+      if (workers.some(({ wire }) => wire === asked[at]?.wire)) throw answer.reason
+      return []
+    })
+  }
+
+  /** One change after the other, so that all workers see them in the same order. */
+  let last: Promise<unknown> = Promise.resolve()
+
+  return {
+    websockets(id, value, options = {}) {
+      const switching = last.then(async () => {
+        knownService(services, id)
+        const { websockets: before } = await switches.set(id, value)
+        const answers = await askAll('websockets', [id, value, options])
+        return { service: id, before, after: switches.state(id), ended: sum(answers, ({ ended }) => ended) }
+      })
+      last = switching.catch(() => {})
+      return switching
+    },
+    async tunnels(query = {}) {
+      return mergePages(await askAll('tunnels', [query]), query)
+    },
+    async find(id) {
+      const found = await askAll('find', [id])
+      return found.find((record) => record !== null) ?? null
+    },
+    async end(meant, how = 'fin') {
+      return sum(await askAll('end', [meant, how]), (count) => count)
+    },
+    async services() {
+      const [first = [], ...more] = await askAll('services', [])
+      const merge = (record: ServiceRecord, at: number): ServiceRecord => ({
+        ...record,
+        tunnels: record.tunnels + sum(more, (records) => records[at]?.tunnels ?? 0),
+        ...switches.state(record.id),
+      })
+      return first.map(merge)
+    },
+    async backends() {
+      const [first = [], ...more] = await askAll('backends', [])
+      const merge = (record: BackendRecord, at: number): BackendRecord => ({
+        ...record,
+        connections: record.connections + sum(more, (records) => records[at]?.connections ?? 0),
+      })
+      return first.map(merge)
+    },
+  }
+}
+
+function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
+  return items.reduce((total, item) => total + of(item), 0)
+}

@@ -1,0 +1,69 @@
+// What the processes ask each other.
+//
+//   worker ◀── start, operations, close ── primary ── start ──▶ control
+//   worker ──── hosted ledgers ──────────▶ primary ◀── operations, status ── control
+
+import type { Operations } from '../operations.ts'
+import type { Switched } from '../service/switch.ts'
+
+/** The config as the primary has read and checked it: one file, one text, for all. */
+export interface ConfigText {
+  /** What relative paths start from, and what messages name. */
+  readonly file: string
+  readonly text: string
+}
+
+export interface WorkerOrders extends ConfigText {
+  readonly name: string
+  readonly switched: Switched
+  /** In the order of the config's listeners: where they are, and as which descriptor they were inherited. */
+  readonly sockets: readonly { readonly address: string; readonly descriptor: number }[]
+}
+
+export interface WorkerAnswers extends Operations {
+  /** Resolves when it accepts. */
+  start(orders: WorkerOrders): Promise<WorkerStarted>
+  /** Resolves when all its tunnels are over. A second one with less time shortens the wait. */
+  close(drainMs: number): Promise<void>
+}
+
+export interface WorkerStarted {
+  readonly engine: { readonly name: string; readonly reason: string }
+}
+
+export interface ControlAnswers {
+  /** Resolves when it listens, with the admin address; null if there is none. */
+  start(orders: ConfigText): Promise<ControlStarted>
+}
+
+export interface ControlStarted {
+  readonly address: string | null
+  /** Why there is no control socket; '' if there is one. */
+  readonly trouble: string
+}
+
+/** What a worker may ask of the primary. */
+export interface HostAnswers {
+  hosted(name: string, request: unknown): Promise<unknown>
+}
+
+/** What the control process may ask of the primary. */
+export interface PrimaryAnswers extends Operations {
+  status(): Promise<Status>
+}
+
+export interface Status {
+  readonly isDraining: boolean
+  readonly workers: readonly WorkerStatus[]
+}
+
+export interface WorkerStatus {
+  readonly name: string
+  readonly pid: number | null
+  readonly state: ChildState
+  /** How often it had to be replaced. */
+  readonly restarts: number
+}
+
+/** waiting: it has died, and is started again in a moment. */
+export type ChildState = 'starting' | 'running' | 'waiting' | 'stopped'

@@ -1,0 +1,51 @@
+// A worker: one edge in a process of its own. It does what the primary asks, and drains by itself if the primary is gone.
+
+import { readConfig } from '../config/load.ts'
+import type { Edge } from '../edge.ts'
+import { createEdge } from '../edge.ts'
+import { wire } from './messages.ts'
+import type { HostAnswers, WorkerAnswers, WorkerOrders } from './protocol.ts'
+import { ignoreSignals, signal } from './signals.ts'
+
+/** Signals are for the primary, also those that a terminal or a service manager sends to all processes. */
+const heed = ignoreSignals()
+
+let begun: (edge: Edge) => void = () => {}
+/** Whatever is asked before it has started waits for it. */
+const edge = new Promise<Edge>((resolve) => {
+  begun = resolve
+})
+let isStarted = false
+
+const answers: WorkerAnswers = {
+  async start({ file, text, name, switched, sockets }: WorkerOrders) {
+    const { edge: options, listeners } = readConfig(text, file, process.env)
+    const created = createEdge({ ...options, switchFile: null, worker: { name, switched } })
+    isStarted = true
+    begun(created)
+    await created.listen(listeners.map((one, at) => ({ ...one, ...sockets[at] })))
+    return { engine: created.engine }
+  },
+  close: async (drainMs) => await (await edge).close({ drainMs }),
+  websockets: async (...given) => await (await edge).websockets(...given),
+  tunnels: async (...given) => await (await edge).tunnels(...given),
+  find: async (...given) => await (await edge).find(...given),
+  end: async (...given) => await (await edge).end(...given),
+  services: async () => await (await edge).services(),
+  backends: async () => await (await edge).backends(),
+}
+
+wire<WorkerAnswers, HostAnswers>('the primary', process, answers)
+
+/** The channel ends when the work is done, or when the primary was killed: then the tunnels have their time to end. */
+process.on('disconnect', async () => {
+  if (isStarted) await drain(await edge)
+  process.exit()
+})
+
+async function drain(running: Edge): Promise<void> {
+  heed()
+  const closing = running.close()
+  await Promise.race([closing, signal()])
+  await Promise.race([closing, running.close({ drainMs: 0 })])
+}

@@ -55,6 +55,27 @@ export interface BackendRecord {
   readonly maxConnections: number | null
 }
 
+/** What a program of several processes says of itself. */
+export interface ProgramStatus {
+  status(): Promise<Status>
+}
+
+export interface Status {
+  readonly isDraining: boolean
+  readonly workers: readonly WorkerStatus[]
+}
+
+export interface WorkerStatus {
+  readonly name: string
+  readonly pid: number | null
+  readonly state: ChildState
+  /** How often it had to be replaced. */
+  readonly restarts: number
+}
+
+/** waiting: it has died, and is started again in a moment. */
+export type ChildState = 'starting' | 'running' | 'waiting' | 'stopped'
+
 interface Parts {
   readonly services: readonly Service[]
   readonly registry: Registry

@@ -46,7 +46,7 @@ export function printSchema(): number {
 }
 
 /** Null if it is not valid: every problem has been told. */
-async function load(file: string): Promise<LoadedConfig | null> {
+export async function load(file: string): Promise<LoadedConfig | null> {
   try {
     return await loadConfig(file, process.env)
   } catch (error) {

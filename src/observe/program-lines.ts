@@ -36,7 +36,7 @@ export interface ProgramLines {
   trouble(error: HeadraceError): void
   /** Written at every level but silent: whoever turns the log down still wants to know who changed what. */
   changed(change: Change): void
-  denied(who: Actor | null, status: number, method: string, path: string, address: string): void
+  denied(status: number, method: string, path: string, address: string, reason: string): void
 }
 
 /** So many deaths in a row are no accident. */
@@ -73,8 +73,8 @@ export function createProgramLines(level: string): ProgramLines {
     changed(change) {
       audit.info(change, 'changed by an operator')
     },
-    denied(who, status, method, path, address) {
-      log.warn({ who, status, method, path, address }, 'admin request denied')
+    denied(status, method, path, address, reason) {
+      log.warn({ status, method, path, address, reason }, 'admin request denied')
     },
   }
 }

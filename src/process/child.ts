@@ -7,9 +7,9 @@
 import type { ChildProcess } from 'node:child_process'
 import { fork } from 'node:child_process'
 import { HeadraceError } from '../errors.ts'
+import type { ChildState } from '../operations.ts'
 import type { Answers, Wire } from './messages.ts'
 import { wire } from './messages.ts'
-import type { ChildState } from './protocol.ts'
 
 export interface ChildOptions<Own extends Answers<Own>, Theirs, Started> {
   readonly name: string

@@ -1,11 +1,71 @@
-// The control process.
+// The control process: it serves the admin API, on a Unix socket in the state folder and on the address that the config
+// has, and asks the primary for all of it.
 
+import { mkdir } from 'node:fs/promises'
+import type { AdminOperations } from '../admin/route.ts'
+import type { Admin } from '../admin/server.ts'
+import { createAdmin } from '../admin/server.ts'
+import { readConfig } from '../config/load.ts'
+import type { StateFolder } from '../config/parse.ts'
+import { HeadraceError } from '../errors.ts'
+import { createProgramLines } from '../observe/program-lines.ts'
+import type { Wire } from './messages.ts'
 import { wire } from './messages.ts'
 import type { ControlAnswers, PrimaryAnswers } from './protocol.ts'
+import { CONTROL_SOCKET } from './protocol.ts'
 import { ignoreSignals } from './signals.ts'
 
+/** A worker may take as long as an ask of the primary takes, and then the answer still has to come. */
+const ANSWER_TIMEOUT_MS = 8_000
+
+// Signals are for the primary, also those that a terminal or a service manager sends to all processes.
 ignoreSignals()
-wire<ControlAnswers, PrimaryAnswers>('the primary', process, {
-  start: async () => ({ address: null, trouble: '' }),
+// Whatever is made here is this user's alone; a mode that is set afterwards would be late.
+process.umask(0o077)
+
+let admin: Admin | null = null
+
+const primary = wire<ControlAnswers, PrimaryAnswers>('the primary', process, {
+  async start({ file, text }) {
+    const { edge, state, admin: options } = readConfig(text, file, process.env)
+    const lines = createProgramLines(edge.log.level)
+    const opened = createAdmin(operationsOf(primary), lines)
+    admin = opened
+    const address = options === null ? null : await opened.open(options)
+    return { address, trouble: state === null ? '' : await openSocket(opened, state) }
+  },
 })
-process.on('disconnect', () => process.exit())
+
+/** Without a socket in its default folder a program can live; one that is configured must be there. */
+async function openSocket(opened: Admin, { path, isGiven }: StateFolder): Promise<string> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 })
+    // A name of its own has room in sun_path (unix(7)), however deep the folder is.
+    process.chdir(path)
+    await opened.openSocket(CONTROL_SOCKET)
+    return ''
+  } catch (error) {
+    const reason = error instanceof HeadraceError ? error.detail : String(error)
+    const detail = `no control socket in ${path}: ${reason}`
+    if (isGiven) throw new HeadraceError('listen-failed', detail)
+    return detail
+  }
+}
+
+function operationsOf({ ask }: Wire<PrimaryAnswers>): AdminOperations {
+  return {
+    websockets: (id, value, options = {}) => ask('websockets', [id, value, options], ANSWER_TIMEOUT_MS),
+    tunnels: (query = {}) => ask('tunnels', [query], ANSWER_TIMEOUT_MS),
+    find: (id) => ask('find', [id], ANSWER_TIMEOUT_MS),
+    end: (meant, how = 'fin') => ask('end', [meant, how], ANSWER_TIMEOUT_MS),
+    services: () => ask('services', [], ANSWER_TIMEOUT_MS),
+    backends: () => ask('backends', [], ANSWER_TIMEOUT_MS),
+    status: () => ask('status', [], ANSWER_TIMEOUT_MS),
+  }
+}
+
+/** The program stops, or its primary was killed: there is nothing left to ask. */
+process.on('disconnect', () => {
+  admin?.close()
+  process.exit()
+})

@@ -3,7 +3,7 @@
 //   worker ◀── start, operations, close ── primary ── start ──▶ control
 //   worker ──── hosted ledgers ──────────▶ primary ◀── operations, status ── control
 
-import type { Operations } from '../operations.ts'
+import type { Operations, ProgramStatus } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
 
 /** The config as the primary has read and checked it: one file, one text, for all. */
@@ -48,22 +48,7 @@ export interface HostAnswers {
 }
 
 /** What the control process may ask of the primary. */
-export interface PrimaryAnswers extends Operations {
-  status(): Promise<Status>
-}
+export interface PrimaryAnswers extends Operations, ProgramStatus {}
 
-export interface Status {
-  readonly isDraining: boolean
-  readonly workers: readonly WorkerStatus[]
-}
-
-export interface WorkerStatus {
-  readonly name: string
-  readonly pid: number | null
-  readonly state: ChildState
-  /** How often it had to be replaced. */
-  readonly restarts: number
-}
-
-/** waiting: it has died, and is started again in a moment. */
-export type ChildState = 'starting' | 'running' | 'waiting' | 'stopped'
+/** The name of the control socket in the state folder. */
+export const CONTROL_SOCKET = 'control.sock'

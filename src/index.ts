@@ -17,6 +17,7 @@ import { parseConfig, parseDuration, parseListeners } from './config/parse.ts'
 import type { ConfigInput, ListenerInput } from './config/schema.ts'
 import { createEdge } from './edge.ts'
 import type { EdgeEvents } from './observe/observer.ts'
+import type { Operations } from './operations.ts'
 
 export type { ConfigInput, ListenerInput } from './config/schema.ts'
 export type { End, How, Phase, Who } from './end.ts'
@@ -28,7 +29,12 @@ export type { Handler, HandlerContext } from './handoff/handler.ts'
 export type { HeaderView, RequestView } from './handoff/request-view.ts'
 export type { AcceptedEvent, ClosedEvent, EdgeEvents, RefusedEvent } from './observe/observer.ts'
 
-export interface Tunnel extends EventEmitter<EdgeEvents> {
+export type { BackendRecord, Operations, ServiceRecord, Switching } from './operations.ts'
+export type { SwitchState, SwitchValue } from './service/switch.ts'
+export type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunnel/listing.ts'
+
+/** `websockets`, `tunnels`, `find`, `end`, `services` and `backends` are what the admin API is made of. */
+export interface Tunnel extends EventEmitter<EdgeEvents>, Operations {
   /**
    * Opens listeners, all or none; those of the options if none are given. Resolves with their addresses, ports that
    * the system chose included. Throws HeadraceError `listen-failed` or `config-invalid`.
@@ -51,7 +57,8 @@ export interface Tunnel extends EventEmitter<EdgeEvents> {
 
 /**
  * Creates a tunnel that listens nowhere yet. The options are those of the config file, with functions where it has
- * paths of modules; `listeners` may be left out. Throws HeadraceError `config-invalid` with every problem in its text.
+ * paths of modules; `listeners` may be left out. `workers` and `admin` are for the program: a library is one process.
+ * With a `stateDirectory` it is kept there what is switched. Throws HeadraceError `config-invalid` with every problem in its text.
  */
 export function createTunnel(options: ConfigInput): Tunnel {
   const config = parseConfig(options)

@@ -174,6 +174,10 @@ function explain(error: unknown): number {
   return error.code === 'listen-failed' ? 3 : 1
 }
 
+// Whoever reads may leave early, as `head` does.
+process.stdout.on('error', () => process.exit())
 process.exitCode = await main(process.argv.slice(2)).catch(explain)
+// A pipe takes what was said at its reader's speed.
+await new Promise((said) => process.stdout.write('', said))
 // Watchers and pools must not keep a program alive that has said its last word.
 process.exit()

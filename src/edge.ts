@@ -46,10 +46,10 @@ export interface WorkerIdentity {
 
 export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   /**
-   * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included.
-   * Throws listen-failed or config-invalid.
+   * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included, and with what
+   * closes these alone. Throws listen-failed or config-invalid.
    */
-  listen(listeners: readonly ListenerOptions[]): Promise<{ addresses: string[] }>
+  listen(listeners: readonly ListenerOptions[]): Promise<Opened>
   /**
    * Hands over an `upgrade` event of a node http or https server. The connection is answered, tunnelled and closed by
    * the edge from now on, whatever happens. `backend`: a backend of the service that has the request's host; without
@@ -67,6 +67,12 @@ export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   close(options?: { readonly drainMs?: number }): Promise<void>
 }
 
+export interface Opened {
+  readonly addresses: string[]
+  /** Stops accepting there. What was accepted lives on. */
+  close(): Promise<void>
+}
+
 /** After the drain, how long the ends of the rest may take, in ms. */
 const CLOSE_TIMEOUT_MS = 3_000
 
@@ -77,7 +83,7 @@ export function createEdge(options: EdgeOptions): Edge {
   const lines = createLines(options.log, worker?.name)
   const tunnels = new Registry()
   const services = options.services.map(createService)
-  const listeners: Listener[] = []
+  const listeners = new Set<Listener>()
   const { engine, loop, reason } = chooseEngine(options.engine)
   const newId = idSource(worker?.name)
   const switches = createSwitches({
@@ -96,7 +102,7 @@ export function createEdge(options: EdgeOptions): Edge {
     newId,
   })
 
-  async function open(wanted: readonly ListenerOptions[]): Promise<{ addresses: string[] }> {
+  async function open(wanted: readonly ListenerOptions[]): Promise<Opened> {
     await Promise.all(services.map(({ handler }) => handler))
     const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, lines.trouble, loop)))
     const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
@@ -106,9 +112,17 @@ export function createEdge(options: EdgeOptions): Edge {
       throw failed.reason
     }
     // Behind whatever the program says of the addresses. Of several workers, the program says it once.
-    if (listeners.length === 0 && worker === undefined) setImmediate(() => lines.engine(engine.name, reason))
-    listeners.push(...opened)
-    return { addresses: opened.map(({ address }) => address) }
+    if (listeners.size === 0 && worker === undefined) setImmediate(() => lines.engine(engine.name, reason))
+    for (const listener of opened) listeners.add(listener)
+    return {
+      addresses: opened.map(({ address }) => address),
+      close: () => closeListeners(opened),
+    }
+  }
+
+  async function closeListeners(some: readonly Listener[]): Promise<void> {
+    const open = some.filter((listener) => listeners.delete(listener))
+    await Promise.all(open.map((listener) => listener.close()))
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void {
@@ -123,13 +137,13 @@ export function createEdge(options: EdgeOptions): Edge {
     // Whoever waits already is hurried by the later call.
     hurry.abort()
     hurry = new AbortController()
-    const closing = listeners.splice(0).map((listener) => listener.close())
+    const closing = closeListeners([...listeners])
     way.drain()
     await tunnels.empty(drainMs, hurry.signal)
     way.abort()
     await tunnels.stop('fin')
     await tunnels.empty(CLOSE_TIMEOUT_MS)
-    await Promise.all(closing)
+    await closing
   }
 
   const operations = createOperations({ services, registry: tunnels, switches, refuse: way.refuse })

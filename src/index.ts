@@ -65,8 +65,11 @@ export function createTunnel(options: ConfigInput): Tunnel {
   const edge = createEdge(config.edge)
   const { listen, close } = edge
   return Object.assign(edge, {
-    listen: (listeners?: readonly ListenerInput[]) =>
-      listen(listeners === undefined ? config.listeners : parseListeners(listeners)),
+    async listen(listeners?: readonly ListenerInput[]) {
+      const wanted = listeners === undefined ? config.listeners : parseListeners(listeners)
+      const { addresses } = await listen(wanted)
+      return { addresses }
+    },
     close: ({ drain = 0 }: { readonly drain?: string | number } = {}) =>
       close({ drainMs: parseDuration(drain) }),
   })

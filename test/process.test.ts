@@ -106,6 +106,32 @@ t.test('with one worker no connection is refused while it is replaced', async (t
   }
 })
 
+t.test('while a worker can not be replaced its neighbour accepts for it, and no longer', async (t) => {
+  const origin = await startOrigin(t, { answer: echo })
+  const handler = "export default () => ({ kind: 'handoff', backend: 'origin' })"
+  const folder = newFolder(t, { 'edge.mjs': handler })
+  const config = chatConfig(origin.address).replace('backends:', 'handler: ./edge.mjs\n    backends:')
+  const fleet = await startFleet(t, config, { folder })
+  const [{ pid } = { pid: 0 }] = await workersOf(fleet)
+  writeFileSync(join(folder, 'edge.mjs'), 'export const nothing = 1')
+  process.kill(pid, 'SIGKILL')
+  const [failed] = await fleet.says('a process could not start')
+  t.match(failed, { process: 'worker-0', code: 'config-invalid', error: /edge\.mjs has no function/ })
+  t.equal((await fleet.control('/readyz')).status, 200)
+  await Promise.all(Array.from({ length: 30 }, () => fleet.open()))
+  const alone = await fleet.says('tunnel accepted', 30)
+  t.ok(alone.every(({ worker }) => worker === 'worker-1'))
+
+  writeFileSync(join(folder, 'edge.mjs'), handler)
+  await fleet.says('a process was replaced')
+  // The answer comes behind the order to stop accepting for the other.
+  await fleet.control('/tunnels')
+  await Promise.all(Array.from({ length: 30 }, () => fleet.open()))
+  const together = (await fleet.says('tunnel accepted', 60)).slice(30)
+  const own = together.filter(({ worker }) => worker === 'worker-0').length
+  t.ok(own > 3 && own < 27, `both have a share again: ${own} of 30`)
+})
+
 t.test('a worker that keeps dying is started again more slowly, and the log says so', async (t) => {
   const origin = await startOrigin(t, { answer: echo })
   const folder = newFolder(t, {

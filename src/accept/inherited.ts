@@ -13,6 +13,7 @@ import {
   EADDRNOTAVAIL,
   EAFNOSUPPORT,
   errorName,
+  F_DUPFD_CLOEXEC,
   libc,
   SO_REUSEADDR,
   SO_REUSEPORT,
@@ -51,6 +52,19 @@ export async function openInherited(
   } catch (error) {
     throw failedToListen(address, error)
   }
+}
+
+/** Of a socket that is spread: for a while somebody else accepts there, too. Throws listen-failed. */
+export function duplicate(descriptor: number): number {
+  const calls = libc()
+  const copy = calls.fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+  if (copy === -1) throw failedToListen('for another worker', systemError(calls.errno(), 'fcntl'))
+  return copy
+}
+
+/** An inherited one that is not accepted from any more. The socket is closed when nobody has it open (close(2)). */
+export function letGo(descriptor: number): void {
+  libc().close(descriptor)
 }
 
 function callsOrNull(): Libc | null {

@@ -51,8 +51,7 @@ export function createProgramLines(level: string): ProgramLines {
     },
     died(process, pid, why, inARow, againInMs) {
       const line = { process, pid, why, inARow, againInMs }
-      if (inARow >= LOOP_LENGTH)
-        log.error(line, 'a process keeps dying: its connections wait, or go to the others')
+      if (inARow >= LOOP_LENGTH) log.error(line, 'a process keeps dying')
       else log.error(line, 'a process has died')
     },
     replaced(process, pid) {

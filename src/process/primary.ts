@@ -14,24 +14,15 @@ import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { createSwitches, switchFileIn } from '../service/switch.ts'
-import type { Child, ChildWatch } from './child.ts'
-import { FIRST_INHERITED, startChild } from './child.ts'
+import type { ChildWatch } from './child.ts'
+import { startChild } from './child.ts'
 import { createFleet } from './fleet.ts'
 import type { HostedByName } from './hosts.ts'
 import { createHosts } from './hosts.ts'
-import type {
-  ConfigText,
-  ControlAnswers,
-  ControlStarted,
-  HostAnswers,
-  PrimaryAnswers,
-  WorkerAnswers,
-  WorkerStarted,
-} from './protocol.ts'
+import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import { signal } from './signals.ts'
-
-/** From the start of a process until it accepts: it loads its modules and the handlers. */
-const START_TIMEOUT_MS = 60_000
+import type { Worker } from './workers.ts'
+import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
 
 /** What the ends of the last tunnels may take after the drain; an edge itself waits 3 s for them. */
 const END_TIMEOUT_MS = 5_000
@@ -51,29 +42,12 @@ export interface Started {
 export async function startPrimary(config: LoadedConfig, hosted: HostedByName = {}): Promise<Started> {
   const lines = createProgramLines(config.edge.log.level)
   const switches = createSwitches({ services: config.edge.services, file: await switchFile(config) })
-  const hosts = createHosts(hosted)
   const watch = watchOf(lines)
   const text = { file: config.file, text: config.text }
 
   const sockets = await openAll(config)
-  const workers = Array.from({ length: config.workers }, (_, at) =>
-    startChild<HostAnswers, WorkerAnswers, WorkerStarted>({
-      name: `worker-${at}`,
-      module: new URL('./worker.js', import.meta.url),
-      descriptors: sockets.map(({ descriptors }) => descriptors[at] as number),
-      answers: (life) => ({ hosted: (name, request) => hosts.ask(life, name, request) }),
-      over: hosts.release,
-      start: (wire) => {
-        const inherited = sockets.map(({ address }, index) => ({
-          address,
-          descriptor: FIRST_INHERITED + index,
-        }))
-        const orders = { ...text, name: `worker-${at}`, switched: switches.switched, sockets: inherited }
-        return wire.ask('start', [orders], START_TIMEOUT_MS)
-      },
-      watch,
-    }),
-  )
+  const parts = { config: text, sockets, switches, hosts: createHosts(hosted), watch, lines }
+  const workers = startWorkers(config.workers, parts)
   const services = config.edge.services.map(({ id }) => id)
   let isDraining = false
   const answers: PrimaryAnswers = {
@@ -159,10 +133,7 @@ async function switchFile({ state }: LoadedConfig): Promise<string | null> {
 }
 
 /** Resolves when no tunnel is left, or nobody has answered in time. */
-async function closeAll(
-  workers: readonly Child<WorkerAnswers, WorkerStarted>[],
-  drainMs: number,
-): Promise<void> {
+async function closeAll(workers: readonly Worker[], drainMs: number): Promise<void> {
   for (const worker of workers) worker.retire()
   const timeoutMs = Math.min(drainMs + END_TIMEOUT_MS, LONGEST_MS)
   // Whoever has died, or does not answer, has no tunnels to wait for.

@@ -17,12 +17,21 @@ export interface WorkerOrders extends ConfigText {
   readonly name: string
   readonly switched: Switched
   /** In the order of the config's listeners: where they are, and as which descriptor they were inherited. */
-  readonly sockets: readonly { readonly address: string; readonly descriptor: number }[]
+  readonly sockets: readonly InheritedSocket[]
+  /** The same of its neighbour, for which it accepts while that one is being replaced; null: they share it. */
+  readonly neighbour: readonly (InheritedSocket | null)[]
+}
+
+export interface InheritedSocket {
+  readonly address: string
+  readonly descriptor: number
 }
 
 export interface WorkerAnswers extends Operations {
   /** Resolves when it accepts. */
   start(orders: WorkerOrders): Promise<WorkerStarted>
+  /** Accepts for its neighbour as well, or does not any more. */
+  cover(isNeeded: boolean): Promise<void>
   /** Resolves when all its tunnels are over. A second one with less time shortens the wait. */
   close(drainMs: number): Promise<void>
 }

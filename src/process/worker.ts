@@ -3,6 +3,8 @@
 import { readConfig } from '../config/load.ts'
 import type { Edge } from '../edge.ts'
 import { createEdge } from '../edge.ts'
+import type { Cover } from './cover.ts'
+import { createCover } from './cover.ts'
 import { wire } from './messages.ts'
 import type { HostAnswers, WorkerAnswers, WorkerOrders } from './protocol.ts'
 import { ignoreSignals, signal } from './signals.ts'
@@ -16,17 +18,27 @@ const edge = new Promise<Edge>((resolve) => {
   begun = resolve
 })
 let isStarted = false
+let cover: Cover | null = null
 
 const answers: WorkerAnswers = {
-  async start({ file, text, name, switched, sockets }: WorkerOrders) {
+  async start({ file, text, name, switched, sockets, neighbour }: WorkerOrders) {
     const { edge: options, listeners } = readConfig(text, file, process.env)
     const created = createEdge({ ...options, switchFile: null, worker: { name, switched } })
     isStarted = true
+    cover = createCover(created, listeners, neighbour)
     begun(created)
     await created.listen(listeners.map((one, at) => ({ ...one, ...sockets[at] })))
     return { engine: created.engine }
   },
-  close: async (drainMs) => await (await edge).close({ drainMs }),
+  async cover(isNeeded) {
+    await edge
+    await cover?.set(isNeeded)
+  },
+  async close(drainMs) {
+    const running = await edge
+    cover?.end()
+    await running.close({ drainMs })
+  },
   websockets: async (...given) => await (await edge).websockets(...given),
   tunnels: async (...given) => await (await edge).tunnels(...given),
   find: async (...given) => await (await edge).find(...given),
@@ -45,6 +57,7 @@ process.on('disconnect', async () => {
 
 async function drain(running: Edge): Promise<void> {
   heed()
+  cover?.end()
   const closing = running.close()
   await Promise.race([closing, signal()])
   await Promise.race([closing, running.close({ drainMs: 0 })])

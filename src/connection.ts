@@ -10,7 +10,8 @@ import { secure } from './accept/secure.ts'
 import type { Backend } from './dial/backend.ts'
 import { hangUp } from './dial/backend.ts'
 import type { Dialled } from './dial/connect.ts'
-import { dial } from './dial/connect.ts'
+import type { Reached } from './dial/reach.ts'
+import { reach } from './dial/reach.ts'
 import type { Engine, SpliceEnd } from './engine/engine.ts'
 import { asHeadraceError, HeadraceError } from './errors.ts'
 import type { Answer } from './handoff/exchange.ts'
@@ -27,8 +28,9 @@ import type { Checked } from './head/request.ts'
 import { checkRequest } from './head/request.ts'
 import type { Loop } from './linux/loop.ts'
 import type { Observer, Refused } from './observe/observer.ts'
-import type { PlainDecision, PlainOutcome } from './plain/serve.ts'
+import type { PassedOver, PlainDecision, PlainOutcome } from './plain/serve.ts'
 import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
+import type { Ruling } from './service/rule.ts'
 import { rule } from './service/rule.ts'
 import type { Service } from './service/service.ts'
 import type { Switches } from './service/switch.ts'
@@ -38,6 +40,7 @@ import { conclude } from './transport/conclude.ts'
 import type { Registry } from './tunnel/registry.ts'
 import { SetUp } from './tunnel/set-up.ts'
 import { Tunnel } from './tunnel/tunnel.ts'
+import type { Usage } from './usage/usage.ts'
 
 export interface Limits extends HeadLimits {
   /** From accept to the end of the head, TLS handshake included, in ms. */
@@ -51,6 +54,7 @@ export interface Surroundings {
   readonly services: ServiceTable
   readonly switches: Switches
   readonly tunnels: Registry
+  readonly usage: Pick<Usage, 'begin' | 'settle'>
   readonly engine: Engine
   /** Where descriptors are watched, if the engine works on them. */
   readonly loop: Loop | null
@@ -62,8 +66,8 @@ export interface Surroundings {
 export interface Way {
   /** Takes over what a listener accepted, until it is closed. */
   serve(arrival: Arrival, listener: Listener): Promise<void>
-  /** Takes over a connection whose next request, already parsed, asks to become a WebSocket; `backend`: it is decided. */
-  upgrade(client: Client, head: RequestHead, rest: Buffer | null, backend?: string | null): Promise<void>
+  /** Takes over a connection whose next request, already parsed, asks to become a WebSocket; `named`: it is decided. */
+  upgrade(client: Client, head: RequestHead, rest: Buffer | null, named?: string | null): Promise<void>
   /** From now on upgrades are refused, and plain connections end with their answer. */
   drain(): void
   /** WebSockets were switched off for a service: ends what is on its way to become one. */
@@ -78,22 +82,17 @@ interface Course {
   client: Client | null
   head: RequestHead | null
   service: Service | null
+  /** The last one that was dialled. */
   backend: string | null
 }
 
-export function createWay({
-  services,
-  switches,
-  tunnels,
-  engine,
-  loop,
-  observer,
-  limits,
-  newId,
-}: Surroundings): Way {
+type Given = Exclude<Ruling, { readonly kind: 'respond' }>
+
+export function createWay(surroundings: Surroundings): Way {
+  const { services, switches, tunnels, usage, engine, loop, observer, limits, newId } = surroundings
   const courses = new Set<Course>()
   let isDraining = false
-  const plain = createPlainServer({ newId, decide: decidePlain, upgrade, answered }, limits)
+  const plain = createPlainServer({ newId, decide: decidePlain, upgrade, passedOver, answered }, limits)
 
   async function serve(arrival: Arrival, listener: Listener): Promise<void> {
     const course = begin('accept', null, null)
@@ -120,11 +119,11 @@ export function createWay({
     client: Client,
     head: RequestHead,
     rest: Buffer | null,
-    backend: string | null = null,
+    named: string | null = null,
   ): Promise<void> {
     const course = begin('head', client, head)
     try {
-      await handOff(course, client, head, rest, backend)
+      await handOff(course, client, head, rest, named)
     } catch (error) {
       refuse(course, asHeadraceError(error))
     } finally {
@@ -163,40 +162,47 @@ export function createWay({
       observer.answered(factsOf(course), ruling.answer.status, 0)
       return
     }
-    const { backend, request } = ruling
-    course.backend = backend.options.name
     if (ruling.kind === 'send') {
-      const decision = {
-        kind: 'send',
-        service: service.options.id,
-        backend,
-        request: withoutUpgrade(request),
-      } as const
+      const { choice } = ruling
+      const requestFor = (backend: Backend) => withoutUpgrade(ruling.requestFor(backend))
+      const decision = { kind: 'send', service: service.options.id, choice, requestFor } as const
       plain.serve(client, withoutUpgrade(head), joined(held), decision)
       return
     }
-    const tunnel = await connect(course, client, head, request, backend, held)
+    const { backend, origin } = await reachAny(course, client, ruling)
+    const request = ruling.requestFor(backend)
+    const tunnel = await connect(course, client, head, request, { backend, origin }, held)
     if (tunnel !== null) observer.accepted(tunnel, request, extra)
   }
 
-  /** From the dial to the tunnel; null if the origin gave another answer than a 101. */
+  /** Nothing of the request is sent yet: whoever can be reached gets it. */
+  function reachAny(course: Course, client: Client, { choice }: Given): Promise<Reached> {
+    course.setUp.enter('dial')
+    // Under a client that only `stream` can serve, the origin is node's as well.
+    const means = { loop: client.transport.isDetachable ? loop : null }
+    return reach(choice, course.setUp.signal, means, (backend, error, isLast) => {
+      course.backend = backend.options.name
+      if (!isLast) observer.passedOver(factsOf(course), error)
+    })
+  }
+
+  /** From the head to the tunnel; null if the origin gave another answer than a 101. */
   async function connect(
     course: Course,
     client: Client,
     asked: RequestHead,
     request: RequestHead,
-    backend: Backend,
+    { backend, origin }: Reached,
     held: Held,
   ): Promise<Tunnel | null> {
     const { setUp } = course
-    setUp.enter('dial')
-    // Under a client that only `stream` can serve, the origin is node's as well.
-    const origin = await dial(backend, setUp.signal, { loop: client.transport.isDetachable ? loop : null })
+    course.backend = backend.options.name
     try {
       setUp.enter('answer')
       setUp.expect(backend.options.firstByteTimeoutMs, 'answer-timeout')
       const answer = await ask(request, client.transport, origin.transport, limits, setUp.signal)
       setUp.meet()
+      backend.health.answered()
       if (answer.head.status !== 101) {
         await relayAnswer(answer, client.transport, origin.transport)
         observer.refused(factsOf(course), new HeadraceError('answer-refused'), answer.head.status)
@@ -211,6 +217,7 @@ export function createWay({
     } catch (error) {
       origin.transport.destroy()
       hangUp(backend)
+      backend.health.failed(asHeadraceError(error))
       throw error
     }
   }
@@ -223,7 +230,8 @@ export function createWay({
     backend: Backend,
     held: Held,
   ): Tunnel {
-    client.transport.write(switchingBytes(answer))
+    const switching = switchingBytes(answer)
+    client.transport.write(switching)
     const facts = {
       id: setUp.id,
       service: service?.options.id ?? '',
@@ -237,12 +245,14 @@ export function createWay({
     const early = { fromClient: held.take(), fromOrigin: answer.rest === null ? [] : [answer.rest] }
     tunnel.splicing = engine.splice(client.transport, origin.transport, early, tunnel)
     tunnels.add(tunnel)
+    usage.begin(tunnel, answer.requestSize, switching.length)
     return tunnel
   }
 
   /** Once for each tunnel, when both of its connections are over. */
   function settle(tunnel: Tunnel, end: SpliceEnd): void {
     tunnels.remove(tunnel)
+    usage.settle(tunnel)
     hangUp(tunnel.backend)
     observer.closed(tunnel, end)
   }
@@ -258,10 +268,14 @@ export function createWay({
     return ruling.kind === 'respond' ? { ...ruling, service: id } : { ...ruling, kind: 'send', service: id }
   }
 
+  function passedOver(client: Client, head: RequestHead, { id, service, backend, error }: PassedOver): void {
+    const facts = { id, phase: 'dial', client, service, backend: backend.options.name, head } as const
+    observer.passedOver(facts, error)
+  }
+
   function answered(client: Client, head: RequestHead | null, outcome: PlainOutcome): void {
-    const { id, phase, status, decision, durationMs, error } = outcome
-    const backend = decision?.kind === 'send' ? decision.backend.options.name : null
-    const facts = { id, phase, client, service: decision?.service ?? null, backend, head }
+    const { id, phase, status, service, backend, durationMs, error } = outcome
+    const facts = { id, phase, client, service, backend: backend?.options.name ?? null, head }
     if (error === null) observer.answered(facts, status, durationMs)
     else observer.refused(facts, error)
   }

@@ -8,31 +8,40 @@ import type { Listener, ListenerOptions } from './accept/listener.ts'
 import { listen } from './accept/listener.ts'
 import type { Limits } from './connection.ts'
 import { createWay } from './connection.ts'
+import { addressText } from './dial/backend.ts'
 import type { EngineChoice } from './engine/choose.ts'
 import { chooseEngine } from './engine/choose.ts'
 import { fieldsOf } from './head/head.ts'
+import type { Checks } from './health/checks.ts'
+import { createChecks } from './health/checks.ts'
 import type { LogOptions } from './observe/lines.ts'
 import { createLines } from './observe/lines.ts'
-import type { EdgeEvents } from './observe/observer.ts'
+import type { EdgeEvents, Observer } from './observe/observer.ts'
 import { createObserver } from './observe/observer.ts'
 import type { Operations } from './operations.ts'
 import { createOperations } from './operations.ts'
-import type { ServiceOptions } from './service/service.ts'
+import type { Service, ServiceOptions } from './service/service.ts'
 import { createService } from './service/service.ts'
+import type { BackendStatus } from './service/status.ts'
 import type { Switched } from './service/switch.ts'
-import { createSwitches } from './service/switch.ts'
+import { createSwitches, switchFileIn } from './service/switch.ts'
 import { serviceTable } from './service/table.ts'
 import { Registry } from './tunnel/registry.ts'
+import type { Amounts } from './usage/amounts.ts'
+import type { UsageReport } from './usage/report.ts'
+import { createUsage } from './usage/usage.ts'
 
 export interface EdgeOptions {
   readonly services: readonly ServiceOptions[]
   readonly limits: Limits
   readonly engine: EngineChoice
   readonly log: LogOptions
+  /** Where switch and usage are kept; without it, usage is counted for this process alone. */
+  readonly stateDirectory: string | undefined
+  /** The name of this process among those that share a state directory; default `main`. */
+  readonly writer?: string
   /** What `close` waits for tunnels to end if it isn't told, in ms. */
   readonly drainTimeoutMs: number
-  /** Where it is kept what was switched; null: not here. */
-  readonly switchFile: string | null
   /** Set for an edge that is one of several processes: there is more of what it is asked for elsewhere. */
   readonly worker?: WorkerIdentity
 }
@@ -47,19 +56,29 @@ export interface WorkerIdentity {
 export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   /**
    * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included, and with what
-   * closes these alone. Throws listen-failed or config-invalid.
+   * closes these alone. The checks of backends begin with it. Throws listen-failed or config-invalid; state-locked or
+   * state-failed if usage can't be kept.
    */
   listen(listeners: readonly ListenerOptions[]): Promise<Opened>
   /**
    * Hands over an `upgrade` event of a node http or https server. The connection is answered, tunnelled and closed by
-   * the edge from now on, whatever happens. `backend`: a backend of the service that has the request's host; without
-   * it the routes or the handler of that service decide.
+   * the edge from now on, whatever happens. `backend`: a backend or director of the service that has the request's
+   * host; without it the routes or the handler of that service decide.
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
   /** The number of open tunnels. */
   readonly size: number
   /** What moves the bytes of plain tunnels, and why it is that. */
   readonly engine: { readonly name: string; readonly reason: string }
+  /** How the backends do, in the order of the config. */
+  backends(): BackendStatus[]
+  /**
+   * What a UTC month such as `2026-11` cost, up to now: of this month, and of all services, if it isn't said. With a state
+   * directory it is that of all processes which share it. Throws argument-invalid.
+   */
+  usage(month?: string, service?: string): Promise<UsageReport>
+  /** What this process has counted since it started, by service: for metrics. */
+  usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
    * Stops accepting, waits up to `drainMs` for the tunnels to end, and ends the rest. A second call with less time
    * shortens the wait.
@@ -76,7 +95,7 @@ export interface Opened {
 /** After the drain, how long the ends of the rest may take, in ms. */
 const CLOSE_TIMEOUT_MS = 3_000
 
-/** Throws config-invalid, engine-unavailable, or state-unusable. */
+/** Throws config-invalid, engine-unavailable, or state-failed. */
 export function createEdge(options: EdgeOptions): Edge {
   const events = new EventEmitter<EdgeEvents>()
   const { worker } = options
@@ -85,25 +104,31 @@ export function createEdge(options: EdgeOptions): Edge {
   const services = options.services.map(createService)
   const listeners = new Set<Listener>()
   const { engine, loop, reason } = chooseEngine(options.engine)
+  const usage = createUsage(options, lines.trouble)
   const newId = idSource(worker?.name)
+  const observer = createObserver(lines, events)
+  const checks = watchHealth(services, observer)
+  const { stateDirectory } = options
   const switches = createSwitches({
     services: options.services,
-    file: options.switchFile,
+    // Of several workers, the program keeps it.
+    file: worker !== undefined || stateDirectory === undefined ? null : switchFileIn(stateDirectory),
     switched: worker?.switched ?? {},
   })
   const way = createWay({
     services: serviceTable(services),
     switches,
     tunnels,
+    usage,
     engine,
     loop,
-    observer: createObserver(lines, events),
+    observer,
     limits: options.limits,
     newId,
   })
 
   async function open(wanted: readonly ListenerOptions[]): Promise<Opened> {
-    await Promise.all(services.map(({ handler }) => handler))
+    await Promise.all([usage.open(), ...services.map(({ handler }) => handler)])
     const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, lines.trouble, loop)))
     const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
     const failed = results.find((result) => result.status === 'rejected')
@@ -114,6 +139,7 @@ export function createEdge(options: EdgeOptions): Edge {
     // Behind whatever the program says of the addresses. Of several workers, the program says it once.
     if (listeners.size === 0 && worker === undefined) setImmediate(() => lines.engine(engine.name, reason))
     for (const listener of opened) listeners.add(listener)
+    checks.start()
     return {
       addresses: opened.map(({ address }) => address),
       close: () => closeListeners(opened),
@@ -138,19 +164,47 @@ export function createEdge(options: EdgeOptions): Edge {
     hurry.abort()
     hurry = new AbortController()
     const closing = closeListeners([...listeners])
+    checks.stop()
     way.drain()
     await tunnels.empty(drainMs, hurry.signal)
     way.abort()
     await tunnels.stop('fin')
     await tunnels.empty(CLOSE_TIMEOUT_MS)
     await closing
+    await usage.close()
   }
 
   const operations = createOperations({ services, registry: tunnels, switches, refuse: way.refuse })
-  const own = { listen: open, upgrade, close, engine: { name: engine.name, reason } }
+  const own = {
+    listen: open,
+    upgrade,
+    engine: { name: engine.name, reason },
+    usage: usage.report,
+    usageSinceStart: usage.sinceStart,
+    close,
+  }
   return Object.defineProperty(Object.assign(events, operations, own), 'size', {
     get: () => tunnels.size,
   }) as unknown as Edge
+}
+
+/** Tells of what becomes of the backends' health, and resolves with what checks it. */
+function watchHealth(services: readonly Service[], observer: Observer): Checks {
+  const all = services.flatMap(({ options, backends }) =>
+    [...backends.values()].map((backend) => ({ backend, service: options.id })),
+  )
+  for (const { backend, service } of all) {
+    const { health, options } = backend
+    const who = { service, backend: options.name, address: addressText(options.address) }
+    health.changed = () => {
+      observer.health({
+        ...who,
+        health: health.isHealthy ? 'healthy' : 'unhealthy',
+        reason: health.reason,
+      })
+    }
+  }
+  return createChecks(all.map(({ backend }) => backend))
 }
 
 /** Ids that are short, and unlike those of other workers and earlier runs. */

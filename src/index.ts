@@ -18,6 +18,9 @@ import type { ConfigInput, ListenerInput } from './config/schema.ts'
 import { createEdge } from './edge.ts'
 import type { EdgeEvents } from './observe/observer.ts'
 import type { Operations } from './operations.ts'
+import type { BackendStatus } from './service/status.ts'
+import type { Amounts } from './usage/amounts.ts'
+import type { UsageReport } from './usage/report.ts'
 
 export type { ConfigInput, ListenerInput } from './config/schema.ts'
 export type { End, How, Phase, Who } from './end.ts'
@@ -27,27 +30,42 @@ export type { Decision } from './handoff/decision.ts'
 export { createWebsocketHandoff, handoff, respond, send } from './handoff/decision.ts'
 export type { Handler, HandlerContext } from './handoff/handler.ts'
 export type { HeaderView, RequestView } from './handoff/request-view.ts'
+export type { HealthEvent } from './observe/lines.ts'
 export type { AcceptedEvent, ClosedEvent, EdgeEvents, RefusedEvent } from './observe/observer.ts'
-
-export type { BackendRecord, Operations, ServiceRecord, Switching } from './operations.ts'
+export type { Operations, ServiceRecord, Switching } from './operations.ts'
+export type { BackendStatus } from './service/status.ts'
 export type { SwitchState, SwitchValue } from './service/switch.ts'
 export type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunnel/listing.ts'
+export type { Amounts } from './usage/amounts.ts'
+export type { ServiceUsage, UsageReport } from './usage/report.ts'
 
 /** `websockets`, `tunnels`, `find`, `end`, `services` and `backends` are what the admin API is made of. */
 export interface Tunnel extends EventEmitter<EdgeEvents>, Operations {
   /**
    * Opens listeners, all or none; those of the options if none are given. Resolves with their addresses, ports that
-   * the system chose included. Throws HeadraceError `listen-failed` or `config-invalid`.
+   * the system chose included; checks of backends begin with it. Throws HeadraceError `listen-failed` or `config-invalid`;
+   * `state-locked` or `state-failed` if usage can't be kept in the `stateDirectory`.
    */
   listen(listeners?: readonly ListenerInput[]): Promise<{ addresses: string[] }>
   /**
    * Hands over an `upgrade` event of any node http or https server: what people use http-proxy's `ws()` for. Headrace
    * answers, tunnels and closes the connection from now on; it never throws because of what a client sent.
-   * `backend`: a backend of the service that has the request's host; without it that service's routes or handler decide.
+   * `backend`: a backend or director of the service that has the request's host; without it that service's routes or
+   * handler decide.
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
   /** The number of open tunnels. */
   readonly size: number
+  /** How the backends do, in the order of the config: health, open connections, failures by kind. */
+  backends(): readonly BackendStatus[]
+  /**
+   * What a UTC month such as `2026-11` cost, up to now: connections, minutes and bytes of each service, or of the one that
+   * is named; of this month if none is. With a `stateDirectory` it is the usage of all that ever wrote there; without one,
+   * of this tunnel alone. Rejects with HeadraceError `argument-invalid` if that is no month.
+   */
+  usage(month?: string, service?: string): Promise<UsageReport>
+  /** What this tunnel has counted since it was created, by service: for metrics. */
+  usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
    * Stops accepting, waits up to `drain` (a duration such as `10s`, or ms; default 0) for the tunnels to end, and ends
    * the rest with FIN.

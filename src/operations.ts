@@ -3,6 +3,8 @@
 
 import { HeadraceError } from './errors.ts'
 import type { Service } from './service/service.ts'
+import type { BackendStatus } from './service/status.ts'
+import { backendStatus } from './service/status.ts'
 import type { Switches, SwitchState, SwitchValue } from './service/switch.ts'
 import type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunnel/listing.ts'
 import { listTunnels, matcher, recordOf } from './tunnel/listing.ts'
@@ -11,7 +13,7 @@ import type { Registry } from './tunnel/registry.ts'
 export interface Operations {
   /**
    * Switches WebSockets on or off for a service, from now on and for good. Open tunnels live on, unless `closeTunnels`
-   * says that off ends them, too. Throws argument-invalid if there is no such service, state-unusable if the state can't
+   * says that off ends them, too. Throws argument-invalid if there is no such service, state-failed if the state can't
    * be kept: then nothing has changed.
    */
   websockets(service: string, value: SwitchValue, options?: SwitchOptions): Promise<Switching>
@@ -21,7 +23,8 @@ export interface Operations {
   /** Resolves with how many tunnels are being ended: in order (FIN), or at once (RST). Throws argument-invalid. */
   end(meant: { readonly id: string } | TunnelFilter, how?: 'fin' | 'reset'): Promise<number>
   services(): Promise<readonly ServiceRecord[]>
-  backends(): Promise<readonly BackendRecord[]>
+  /** How the backends do, in the order of the config: at once, if nobody else has to be asked. */
+  backends(): readonly BackendStatus[] | Promise<readonly BackendStatus[]>
 }
 
 export interface SwitchOptions {
@@ -42,17 +45,6 @@ export interface ServiceRecord extends SwitchState {
   readonly backends: readonly string[]
   /** How many are open. */
   readonly tunnels: number
-}
-
-export interface BackendRecord {
-  readonly service: string
-  readonly name: string
-  /** As it is configured. */
-  readonly address: string
-  readonly tls: boolean
-  /** Dialled or being dialled, and not over yet; plain requests included. */
-  readonly connections: number
-  readonly maxConnections: number | null
 }
 
 /** What a program of several processes says of itself. */
@@ -118,7 +110,7 @@ export function createOperations({ services, registry, switches, refuse }: Parts
         tunnels: registry.count(id),
         ...switches.state(id),
       })),
-    backends: async () => services.flatMap(backendRecords),
+    backends: () => backendStatus(services),
   }
 }
 
@@ -129,16 +121,4 @@ export function knownService(known: readonly string[], id: string): void {
     'argument-invalid',
     `no service ${JSON.stringify(id)}; there are ${known.join(', ')}`,
   )
-}
-
-function backendRecords({ options: { id }, backends }: Service): BackendRecord[] {
-  return [...backends.values()].map(({ options, connections }) => {
-    const { name, address, tls, maxConnections = null } = options
-    const text = 'path' in address ? `unix:${address.path}` : `${bracketed(address.host)}:${address.port}`
-    return { service: id, name, address: text, tls, connections, maxConnections }
-  })
-}
-
-function bracketed(host: string): string {
-  return host.includes(':') ? `[${host}]` : host
 }

@@ -117,11 +117,11 @@ t.test('tokens: shown once, kept as hashes for this user alone, revoked at once'
   t.match(await admin('/services', { headers: bearer(other) }), { status: 200 })
   writeFileSync(`${file}.new`, '')
   const held = await run(t, fleet.folder, ['token', 'revoke', '--name', 'other'])
-  t.match(held, { code: 1, stderr: /somebody else is writing it; if nobody is, remove .*tokens\.json\.new/ })
+  t.match(held, { code: 3, stderr: /somebody else is writing it; if nobody is, remove .*tokens\.json\.new/ })
   writeFileSync(file, '{"version":1,"tokens":[{"role":"root"}]}')
   t.match(await admin('/services', { headers: bearer(other) }), {
     status: 500,
-    json: { code: 'state-unusable', detail: /tokens\.json is not what headrace wrote/ },
+    json: { code: 'state-failed', detail: /tokens\.json is not what headrace wrote/ },
   })
 })
 
@@ -490,7 +490,9 @@ t.test('a library has the same: switch, list, find, end', async (t) => {
   t.equal(await tunnel.end({ id: first?.id ?? '' }, 'reset'), 1)
   t.equal(await clients[0]?.closed, 'ECONNRESET')
   t.match(await tunnel.services(), [{ id: 'chat', websockets: 'on', changedAt: null, backends: ['origin'] }])
-  t.match(await tunnel.backends(), [{ service: 'chat', name: 'origin', address: origin.address, tls: false }])
+  t.match(tunnel.backends(), [
+    { service: 'chat', name: 'origin', address: origin.address, health: 'healthy' },
+  ])
   await t.rejects(tunnel.websockets('nobody', 'off'), { code: 'argument-invalid', detail: /there are chat/ })
   const off = await tunnel.websockets('chat', 'off')
   t.match(off, { service: 'chat', before: 'on', after: { websockets: 'off', changedAt: String }, ended: 0 })
@@ -500,6 +502,7 @@ t.test('a library has the same: switch, list, find, end', async (t) => {
     await client.ended
     client.end()
   }
+  await tunnel.close()
   const later = await startTunnel(t, origin.address, { options: { stateDirectory: join(folder, 'kept') } })
   t.match(await later.tunnel.services(), [{ websockets: 'off' }], 'kept')
   // Of several at once the last one holds, and is what is kept.
@@ -511,7 +514,7 @@ t.test('a library has the same: switch, list, find, end', async (t) => {
   mkdirSync(join(folder, 'websockets.json'))
   const services = [{ id: 'a', domains: ['*'], backends: [{ name: 'b', address: '127.0.0.1:1' }] }]
   t.throws(() => createTunnel({ services, stateDirectory: folder }), {
-    code: 'state-unusable',
+    code: 'state-failed',
     detail: /EISDIR/,
   })
   const forgetful = createTunnel({ services })
@@ -522,6 +525,6 @@ t.test('a library has the same: switch, list, find, end', async (t) => {
   )
   writeFileSync(join(folder, 'file'), '')
   const nowhere = createTunnel({ services, stateDirectory: join(folder, 'file') })
-  await t.rejects(nowhere.websockets('a', 'on'), { code: 'state-unusable' })
+  await t.rejects(nowhere.websockets('a', 'on'), { code: 'state-failed' })
   t.match(await nowhere.services(), [{ websockets: 'off' }], 'what can not be kept is not switched')
 })

@@ -2,11 +2,11 @@
 
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { RawData } from 'ws'
@@ -24,7 +24,10 @@ function newFolder(t: Test, files: Readonly<Record<string, string>> = {}): strin
   const folder = realpathSync(mkdtempSync(join(tmpdir(), 'headrace-cli-')))
   t.teardown(() => rm(folder, { recursive: true }))
   const all = { 'cert.pem': pem.certificate, 'key.pem': pem.key, ...files }
-  for (const [name, text] of Object.entries(all)) writeFileSync(join(folder, name), text)
+  for (const [name, text] of Object.entries(all)) {
+    mkdirSync(dirname(join(folder, name)), { recursive: true })
+    writeFileSync(join(folder, name), text)
+  }
   return folder
 }
 

@@ -102,8 +102,11 @@ t.test('what is left out has its default', (t) => {
               localAddress: [],
               clientCertificate: undefined,
               allowLinkLocal: false,
+              check: undefined,
+              ejection: { failures: 3, forMs: 10_000, maxMs: 300_000, answers: true },
             },
           ],
+          directors: [],
           headers: NO_RULES,
           // With one backend and nothing that decides, upgrades go to it.
           routes: [
@@ -122,10 +125,9 @@ t.test('what is left out has its default', (t) => {
       engine: 'auto',
       log: { level: 'info', headers: [], redact: [] },
       drainTimeoutMs: 60_000,
-      switchFile: null,
+      stateDirectory: '/etc/headrace/state',
     },
     workers: availableParallelism(),
-    state: { path: '/etc/headrace/state', isGiven: false },
     admin: null,
   })
   t.end()
@@ -335,6 +337,9 @@ t.test('the library takes the same, with functions, numbers of ms, and no listen
   t.equal(config.edge.services[0]?.backends[0]?.connectTimeoutMs, 250)
   t.equal(config.edge.drainTimeoutMs, 5_000)
   t.equal(config.edge.log.level, 'silent', 'a library is silent unless it is asked')
+  t.equal(config.edge.stateDirectory, undefined, 'and writes nothing')
+  const kept = parseConfig({ services: [service], stateDirectory: 'kept' })
+  t.equal(kept.edge.stateDirectory, join(process.cwd(), 'kept'))
   const byPath = parseConfig({ services: [{ ...service, handler: 'edge.js' }] })
   t.equal(byPath.edge.services[0]?.handler, join(process.cwd(), 'edge.js'))
   const certificate = '-----BEGIN CERTIFICATE-----\n'

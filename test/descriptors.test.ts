@@ -319,6 +319,8 @@ t.test('a dialled descriptor has the options of its backend', { skip }, async (t
     localAddress: ['127.0.0.7'],
     clientCertificate: undefined,
     allowLinkLocal: false,
+    check: undefined,
+    ejection: undefined,
   }
   const accepted = once(server, 'connection') as Promise<[Socket]>
   const { transport } = await dial(createBackend(options), new AbortController().signal, { loop: loop() })

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { connect as connectTcp, createServer } from 'node:net'
+import { createServer } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import t, { type Test } from 'tap'
 import type { Backend, BackendOptions } from '../src/dial/backend.ts'
@@ -12,6 +12,7 @@ import { dial as dialBy } from '../src/dial/connect.ts'
 import type { Lookup } from '../src/dial/resolve.ts'
 import { HeadraceError } from '../src/errors.ts'
 import { loop as descriptorLoop } from '../src/linux/loop.ts'
+import { blackHole } from './support/black-hole.ts'
 import { createAuthority, type Pem, selfSigned, testAuthority } from './support/certificates.ts'
 import { startOrigin } from './support/origin.ts'
 
@@ -38,6 +39,8 @@ function backendTo(address: string, options: Partial<BackendOptions> = {}): Back
     localAddress: [],
     clientCertificate: undefined,
     allowLinkLocal: false,
+    check: undefined,
+    ejection: undefined,
     ...options,
   })
 }
@@ -56,23 +59,6 @@ async function failureOf(promise: Promise<Dialled>): Promise<{ code: string; det
     if (!(error instanceof HeadraceError)) throw error
     return { code: error.code, detail: error.detail }
   }
-}
-
-/** A port where nothing answers: its process never accepts, and its queue is full. */
-async function blackHole(t: Test, host: string): Promise<number> {
-  const script = `require('net').createServer().listen({ host: '${host}', port: 0, backlog: 1 }, function () {
-    require('fs').writeSync(1, String(this.address().port))
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
-  })`
-  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
-  t.teardown(() => child.kill('SIGKILL'))
-  const [port] = (await once(child.stdout, 'data')) as [Buffer]
-  const fillers = Array.from({ length: 4 }, () => connectTcp(Number(port), host).on('error', () => {}))
-  t.teardown(() => {
-    for (const filler of fillers) filler.destroy()
-  })
-  await Promise.race(fillers.map((filler) => once(filler, 'connect')))
-  return Number(port)
 }
 
 for (const loop of [null, descriptorLoop()]) {

@@ -87,9 +87,13 @@ const backendRecord = z.strictObject({
   service: z.string(),
   name: z.string(),
   address: z.string(),
-  tls: z.boolean(),
-  connections: count,
-  maxConnections: count.nullable(),
+  directors: z.array(z.string()).describe('Those that have it'),
+  health: z.enum(['healthy', 'unhealthy']).describe('Unhealthy if one worker finds it so'),
+  reason: z.string(),
+  ejectedUntil: z.number().nullable().describe('Epoch milliseconds; null: it is not ejected'),
+  connections: count.describe('Dialled or being dialled, and not over yet'),
+  failures: z.record(z.string(), count).describe('Dials and answers that failed, by code'),
+  checks: z.strictObject({ passed: count, failed: count }),
 })
 
 const workerRecord = z.strictObject({

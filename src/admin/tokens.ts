@@ -24,7 +24,7 @@ const VERSION = 1
 const TOKEN = /^headrace_([0-9a-f]{8})_([A-Za-z0-9_-]{43})$/
 const NAME = /^[A-Za-z0-9._@-]{1,64}$/
 
-/** Resolves with the token, which nobody can read again. Throws argument-invalid or state-unusable. */
+/** Resolves with the token, which nobody can read again. Throws argument-invalid or state-failed. */
 export async function createToken(file: string, name: string, role: Role): Promise<string> {
   if (!NAME.test(name)) {
     throw new HeadraceError(
@@ -47,7 +47,7 @@ export async function createToken(file: string, name: string, role: Role): Promi
   return `headrace_${id}_${secret}`
 }
 
-/** Throws argument-invalid or state-unusable. */
+/** Throws argument-invalid or state-failed. */
 export async function revokeToken(file: string, name: string): Promise<void> {
   const records = readTokens(file)
   const rest = records.filter((one) => one.name !== name)
@@ -56,7 +56,7 @@ export async function revokeToken(file: string, name: string): Promise<void> {
   await writeTokens(file, rest)
 }
 
-/** Throws state-unusable. A file that is not there yet has no tokens. */
+/** Throws state-failed. A file that is not there yet has no tokens. */
 export function readTokens(file: string): readonly TokenRecord[] {
   let text: string
   try {
@@ -64,16 +64,17 @@ export function readTokens(file: string): readonly TokenRecord[] {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'ENOENT') return []
-    throw new HeadraceError('state-unusable', `${file} can't be read: ${code}`, error)
+    throw new HeadraceError('state-failed', `${file} can't be read: ${code}`, error)
   }
   const records = parseTokens(text)
-  if (records === undefined) throw new HeadraceError('state-unusable', `${file} is not what headrace wrote`)
+  if (records === undefined)
+    throw new HeadraceError('state-failed', `${file} is not what headrace wrote: mend or remove it`)
   return records
 }
 
 /** Asked for each request: what was created or revoked meanwhile holds at once. */
 export interface TokenBook {
-  /** Null if it is none, or no more. Throws state-unusable. */
+  /** Null if it is none, or no more. Throws state-failed. */
   find(token: string): TokenRecord | null
 }
 
@@ -108,7 +109,7 @@ async function writeTokens(file: string, tokens: readonly TokenRecord[]): Promis
     const { code = String(error) } = error as NodeJS.ErrnoException
     const fresh = temporaryOf(file)
     const why = code === 'EEXIST' ? `somebody else is writing it; if nobody is, remove ${fresh}` : code
-    throw new HeadraceError('state-unusable', `${file} can't be written: ${why}`, error)
+    throw new HeadraceError('state-failed', `${file} can't be written: ${why}`, error)
   }
 }
 

@@ -11,6 +11,8 @@ import { createBackend } from '../dial/backend.ts'
 import { HeadraceError } from '../errors.ts'
 import { loadHandler } from '../handoff/handler.ts'
 import { startPrimary } from '../process/primary.ts'
+import type { Wanted } from './usage.ts'
+import { printUsage } from './usage.ts'
 
 export async function run(file: string): Promise<number> {
   const config = await load(file)
@@ -38,6 +40,11 @@ export async function check(file: string): Promise<number> {
   const { listeners, edge } = config
   process.stdout.write(`${file}: ok, ${count(listeners, 'listener')}, ${count(edge.services, 'service')}\n`)
   return 0
+}
+
+export async function usage(file: string, wanted: Wanted): Promise<number> {
+  const config = await load(file)
+  return config === null ? 1 : await printUsage(config, wanted)
 }
 
 export function printSchema(): number {

@@ -18,11 +18,12 @@ export interface Asked {
 const NOBODY = ['ENOENT', 'ENOTDIR', 'ECONNREFUSED']
 
 /** Resolves with the JSON of the answer; undefined if nothing runs. Throws what the program says is wrong. */
-export async function askProgram<Answer>({ state }: LoadedConfig, asked: Asked): Promise<Answer | undefined> {
-  if (state === null) return undefined
-  const response = await exchange(state.path, asked).catch((error: NodeJS.ErrnoException) => {
+export async function askProgram<Answer>({ edge }: LoadedConfig, asked: Asked): Promise<Answer | undefined> {
+  // The config of a file always has one.
+  const { stateDirectory = 'state' } = edge
+  const response = await exchange(stateDirectory, asked).catch((error: NodeJS.ErrnoException) => {
     if (NOBODY.includes(error.code ?? '')) return undefined
-    const detail = `the control socket in ${state.path} can't be asked: ${error.code ?? error.message}`
+    const detail = `the control socket in ${stateDirectory} can't be asked: ${error.code ?? error.message}`
     throw new HeadraceError('process-silent', detail, error)
   })
   if (response === undefined) return undefined
@@ -49,6 +50,6 @@ async function exchange(folder: string, { method, path, body }: Asked): Promise<
 export async function askRunning<Answer>(config: LoadedConfig, asked: Asked): Promise<Answer> {
   const answer = await askProgram<Answer>(config, asked)
   if (answer !== undefined) return answer
-  const where = config.state === null ? 'nowhere' : config.state.path
-  throw new HeadraceError('process-silent', `no headrace runs with the state folder ${where}`)
+  const where = config.edge.stateDirectory
+  throw new HeadraceError('process-silent', `no headrace runs with the state directory ${where}`)
 }

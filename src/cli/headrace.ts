@@ -7,11 +7,13 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { suggestion } from '../config/problems.ts'
 import { HeadraceError } from '../errors.ts'
-import { check, printSchema, run } from './commands.ts'
+import { isMonth, monthOf } from '../usage/minutes.ts'
+import { check, printSchema, run, usage } from './commands.ts'
 import { demo } from './demo.ts'
 import { switchWebsockets } from './switching.ts'
 import { createOne, listAll, revokeOne } from './tokens.ts'
 import { endTunnels, listTunnels } from './tunnels.ts'
+import type { Wanted } from './usage.ts'
 import { UsageError } from './usage-error.ts'
 
 const USAGE = `usage: headrace COMMAND [OPTIONS]
@@ -19,6 +21,8 @@ const USAGE = `usage: headrace COMMAND [OPTIONS]
 commands:
   run --config FILE      run until SIGTERM or SIGINT; a second signal ends it at once
   check --config FILE    say what is wrong with a config, and do nothing else
+  usage --config FILE    connections, minutes and bytes of each service, of all processes; while it runs, up to now
+        [--month 2026-11] [--service ID] [--json | --csv]
   demo [--port N]        a chat through the tunnel, to try in two browser tabs; default port 8080
   schema                 print the JSON Schema of the config, for editors
 
@@ -36,7 +40,7 @@ options:
   --help, --version
 
 exit codes: 0 all is well, 1 the config is not valid or what was asked can't be done, 2 wrong usage,
-            3 could not listen, 70 a fault of headrace
+            3 could not listen or keep state, 70 a fault of headrace
 
 example:
   headrace check --config headrace.yaml && headrace run --config headrace.yaml
@@ -55,6 +59,11 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   check: { options: ['config'], words: 0, run: (values) => check(configOf(values, 'check')) },
   demo: { options: ['port'], words: 0, run: (values) => demo(portOf(values)) },
   schema: { options: [], words: 0, run: printSchema },
+  usage: {
+    options: ['config', 'month', 'service', 'json', 'csv'],
+    words: 0,
+    run: (values) => usage(configOf(values, 'usage'), wantedOf(values)),
+  },
   websockets: {
     options: ['config', 'close-tunnels'],
     words: 2,
@@ -110,7 +119,9 @@ interface Values {
   readonly role?: string
   readonly service?: string
   readonly limit?: string
+  readonly month?: string
   readonly json?: boolean
+  readonly csv?: boolean
   readonly reset?: boolean
   readonly 'close-tunnels'?: boolean
 }
@@ -123,9 +134,11 @@ function readWords(words: readonly string[]): { values: Values; positionals: str
     port: { type: 'string', short: 'p' },
     name: { type: 'string' },
     role: { type: 'string' },
-    service: { type: 'string' },
+    service: { type: 'string', short: 's' },
     limit: { type: 'string' },
+    month: { type: 'string', short: 'm' },
     json: { type: 'boolean' },
+    csv: { type: 'boolean' },
     reset: { type: 'boolean' },
     'close-tunnels': { type: 'boolean' },
   } as const
@@ -151,6 +164,15 @@ function portOf({ port }: Values): number | undefined {
   return Number(port)
 }
 
+function wantedOf({ month = monthOf(Date.now()), service, json, csv }: Values): Wanted {
+  if (!isMonth(month)) throw new UsageError(`"${month}" is no month: write such as 2026-11`)
+  if (json && csv) throw new UsageError('--json and --csv exclude each other')
+  return { month, service, form: json ? 'json' : csv ? 'csv' : 'table' }
+}
+
+/** What keeps an edge from its start, and is no mistake in its config. */
+const CANNOT_START = new Set<string>(['listen-failed', 'state-locked', 'state-failed'])
+
 function version(): string {
   const file = new URL('../../package.json', import.meta.url)
   return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
@@ -171,7 +193,7 @@ function explain(error: unknown): number {
     return 70
   }
   process.stderr.write(`headrace: ${error.message}\nhint: ${error.remedy}\n`)
-  return error.code === 'listen-failed' ? 3 : 1
+  return CANNOT_START.has(error.code) ? 3 : 1
 }
 
 // Whoever reads may leave early, as `head` does.

@@ -38,11 +38,8 @@ async function switched(
   })
   const said = `${id}: websockets are ${value}`
   if (done !== undefined) return done.ended === 0 ? said : `${said}, open tunnels that end now: ${done.ended}`
-  const { edge, state } = config
-  const switches = createSwitches({
-    services: edge.services,
-    file: state === null ? null : switchFileIn(state.path),
-  })
+  const { services, stateDirectory = 'state' } = config.edge
+  const switches = createSwitches({ services, file: switchFileIn(stateDirectory) })
   await switches.set(id, value)
   return `${said}, from the next start on: headrace does not run`
 }

@@ -3,18 +3,11 @@
 // wrong shape is told by the schema and passed over here.
 
 import { addressList } from '../accept/addresses.ts'
+import { checkDirectors, checkHealth } from './check-directors.ts'
+import type { Part } from './parts.ts'
+import { part, parts, unique } from './parts.ts'
 import type { Complain, Path } from './problems.ts'
 import { suggestion } from './problems.ts'
-
-type Part = Readonly<Record<string, unknown>>
-
-function part(value: unknown): Part {
-  return typeof value === 'object' && value !== null ? (value as Part) : {}
-}
-
-function parts(value: unknown): Part[] {
-  return Array.isArray(value) ? value.map(part) : []
-}
 
 export function checkConfig(input: unknown, complain: Complain): void {
   const { listeners, services, admin } = part(input)
@@ -66,26 +59,36 @@ function checkDomains(service: Part, at: number, owners: Map<string, number>, co
   }
 }
 
-function checkService({ backends, routes, handler }: Part, path: Path, complain: Complain): void {
+function checkService({ backends, directors, routes, handler }: Part, path: Path, complain: Complain): void {
   unique(parts(backends), 'name', [...path, 'backends'], complain)
   for (const [at, backend] of parts(backends).entries()) {
     checkBackend(backend, [...path, 'backends', at], complain)
   }
-  const names = new Set(parts(backends).flatMap(({ name }) => (typeof name === 'string' ? [name] : [])))
+  const names = namesOf(backends)
+  checkDirectors(directors, names, [...path, 'directors'], complain)
+  const targets = { backends: names, directors: namesOf(directors) }
   for (const [at, route] of parts(routes).entries()) {
-    checkRoute(route, [...names], [...path, 'routes', at], complain)
+    checkRoute(route, targets, [...path, 'routes', at], complain)
   }
   if (routes !== undefined && handler !== undefined) {
     complain([...path, 'handler'], 'a handler beside routes', 'let one of them decide and remove the other')
   }
-  if (routes === undefined && handler === undefined && parts(backends).length > 1) {
-    complain(path, 'several backends, and nothing that decides between them', 'write routes or a handler')
+  const choices = directors === undefined ? backends : directors
+  if (routes === undefined && handler === undefined && parts(choices).length > 1) {
+    const what = directors === undefined ? 'backends' : 'directors'
+    complain(path, `several ${what}, and nothing that decides between them`, 'write routes or a handler')
   }
 }
 
+function namesOf(items: unknown): string[] {
+  return [...new Set(parts(items).flatMap(({ name }) => (typeof name === 'string' ? [name] : [])))]
+}
+
 function checkBackend(backend: Part, path: Path, complain: Complain): void {
-  if (backend.tls !== undefined && backend.tls !== false && backend.tls !== 'off' && backend.tls !== 'false')
-    return
+  const { tls } = backend
+  const hasTls = tls !== undefined && tls !== false && tls !== 'off' && tls !== 'false'
+  checkHealth(backend, hasTls, path, complain)
+  if (hasTls) return
   for (const key of ['certHostname', 'sniHostname', 'clientCertificate']) {
     if (backend[key] === undefined) continue
     complain([...path, key], `${key} without tls`, 'write tls: true beside it, or remove it')
@@ -94,7 +97,12 @@ function checkBackend(backend: Part, path: Path, complain: Complain): void {
 
 const ACTIONS = ['handoff', 'send', 'respond'] as const
 
-function checkRoute(route: Part, backends: readonly string[], path: Path, complain: Complain): void {
+interface Targets {
+  readonly backends: readonly string[]
+  readonly directors: readonly string[]
+}
+
+function checkRoute(route: Part, { backends, directors }: Targets, path: Path, complain: Complain): void {
   const actions = ACTIONS.filter((key) => route[key] !== undefined)
   if (actions.length !== 1) {
     const found = actions.length === 0 ? 'a route without an action' : `a route with ${actions.join(' and ')}`
@@ -102,11 +110,13 @@ function checkRoute(route: Part, backends: readonly string[], path: Path, compla
   }
   for (const key of ['handoff', 'send']) {
     const name = route[key]
-    if (typeof name !== 'string' || backends.length === 0 || backends.includes(name)) continue
+    const known = [...backends, ...directors]
+    if (typeof name !== 'string' || backends.length === 0 || known.includes(name)) continue
+    const remedy = `the backends are ${backends.join(', ')}`
     complain(
       [...path, key],
-      `no backend ${name}${suggestion(name, backends)}`,
-      `the backends are ${backends.join(', ')}`,
+      `no backend${directors.length === 0 ? '' : ' or director'} ${name}${suggestion(name, known)}`,
+      directors.length === 0 ? remedy : `${remedy}, the directors ${directors.join(', ')}`,
     )
   }
   if (route.handoff !== undefined && part(route.match).upgrade === 'none') {
@@ -115,21 +125,5 @@ function checkRoute(route: Part, backends: readonly string[], path: Path, compla
       'a handoff of what is no upgrade',
       'write send, or match upgrade: websocket',
     )
-  }
-}
-
-function unique(
-  items: readonly Part[],
-  key: string,
-  path: Path,
-  complain: Complain,
-  counts: (value: string) => boolean = () => true,
-): void {
-  const seen = new Set<string>()
-  for (const [at, item] of items.entries()) {
-    const value = item[key]
-    if (typeof value !== 'string' || !counts(value)) continue
-    if (seen.has(value)) complain([...path, at, key], `${value} is there twice`, `give each its own ${key}`)
-    seen.add(value)
   }
 }

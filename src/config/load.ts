@@ -47,7 +47,8 @@ export function readConfig(text: string, file: string, environment: Environment)
   if (input !== null && (listeners === undefined || (Array.isArray(listeners) && listeners.length === 0))) {
     complain(['listeners'], 'nowhere to listen', 'write such as listeners: [{ address: 127.0.0.1:8080 }]')
   }
-  const context = { file, folder: dirname(file), logLevel: 'info', locate, problems }
+  const preset = { logLevel: 'info', stateDirectory: 'state' }
+  const context = { file, folder: dirname(file), ...preset, locate, problems }
   return { ...parseConfig(input as ConfigInput, context), file, text, locate }
 }
 

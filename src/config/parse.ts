@@ -12,8 +12,8 @@ import type { HeaderRules } from '../handoff/fields.ts'
 import type { RouteAction, RouteOptions } from '../handoff/routes.ts'
 import type { TcpOptions } from '../linux/tuning.ts'
 import type { ServiceOptions } from '../service/service.ts'
-import { switchFileIn } from '../service/switch.ts'
 import { checkConfig, checkListeners } from './check.ts'
+import { checkOptions, directorOptions, ejectionOptions } from './directors.ts'
 import { tellIssues } from './issues.ts'
 import type { Complain, Locate, Path, Problem } from './problems.ts'
 import { configError, pathText, problem } from './problems.ts'
@@ -34,21 +34,15 @@ export interface Config {
   readonly edge: EdgeOptions
   /** How many processes carry tunnels. */
   readonly workers: number
-  /** Null: nothing is kept. */
-  readonly state: StateFolder | null
   readonly admin: AdminOptions | null
-}
-
-export interface StateFolder {
-  readonly path: string
-  /** False if it is the default, which a program can do without. */
-  readonly isGiven: boolean
 }
 
 export interface ParseContext {
   /** What relative paths start from; default: the working directory. */
   readonly folder?: string
   readonly logLevel?: string
+  /** Where usage is kept if the config does not say it; default: nowhere. */
+  readonly stateDirectory?: string
   /** For messages. */
   readonly file?: string
   readonly locate?: Locate
@@ -58,14 +52,13 @@ export interface ParseContext {
 
 /** Throws config-invalid with every problem. `input` is not trusted to be what its type says. */
 export function parseConfig(input: ConfigInput, context: ParseContext = {}): Config {
-  const { folder = '.', logLevel = 'silent' } = context
+  const { folder = '.' } = context
   const config = parse(configSchema, input, checkConfig, context)
   return {
     listeners: (config.listeners ?? []).map((one) => listenerOptions(one, folder)),
-    edge: edgeOptions(config, folder, logLevel),
+    edge: edgeOptions(config, folder, context),
     workers:
       config.workers === undefined || config.workers === 'auto' ? availableParallelism() : config.workers,
-    state: stateFolder(config, context),
     admin: adminOptions(config, folder),
   }
 }
@@ -104,8 +97,9 @@ export function parseDuration(value: string | number): number {
   return ms
 }
 
-function edgeOptions(config: ConfigShape, folder: string, logLevel: string): EdgeOptions {
+function edgeOptions(config: ConfigShape, folder: string, preset: ParseContext): EdgeOptions {
   const { limits, log } = config
+  const stateDirectory = config.stateDirectory ?? preset.stateDirectory
   return {
     services: config.services.map((one) => serviceOptions(one, folder)),
     limits: {
@@ -115,10 +109,13 @@ function edgeOptions(config: ConfigShape, folder: string, logLevel: string): Edg
       earlySize: limits?.earlySize ?? 65_536,
     },
     engine: config.engine ?? 'auto',
-    log: { level: log?.level ?? logLevel, headers: log?.headers ?? [], redact: log?.redact ?? [] },
+    log: {
+      level: log?.level ?? preset.logLevel ?? 'silent',
+      headers: log?.headers ?? [],
+      redact: log?.redact ?? [],
+    },
     drainTimeoutMs: config.drainTimeout ?? 60_000,
-    switchFile:
-      config.stateDirectory === undefined ? null : switchFileIn(resolve(folder, config.stateDirectory)),
+    stateDirectory: stateDirectory === undefined ? undefined : resolve(folder, stateDirectory),
   }
 }
 
@@ -152,12 +149,14 @@ function tcpOptions({ keepalive, keepaliveInterval, keepaliveProbes, userTimeout
 }
 
 function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
-  const { id, domains, websockets, backends, headers, handler, handlerTimeout, forwarded } = service
+  const { id, domains, websockets, backends, directors, headers, handler, handlerTimeout, forwarded } =
+    service
   return {
     id,
     domains,
     websockets: websockets ?? false,
     backends: backends.map((one) => backendOptions(one, folder)),
+    directors: (directors ?? []).map(directorOptions),
     headers: headerRules(headers),
     routes: routesOf(service),
     handler: typeof handler === 'string' ? resolve(folder, handler) : handler,
@@ -166,9 +165,9 @@ function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
   }
 }
 
-/** With neither routes nor a handler, the only backend gets the upgrades. */
-function routesOf({ routes, handler, backends }: ServiceShape): RouteOptions[] {
-  const [only] = backends
+/** With neither routes nor a handler, the only director or backend gets the upgrades. */
+function routesOf({ routes, handler, backends, directors }: ServiceShape): RouteOptions[] {
+  const [only] = directors ?? backends
   if (routes !== undefined) return routes.map(routeOptions)
   if (handler !== undefined || only === undefined) return []
   return [routeOptions({ match: { upgrade: 'websocket' }, handoff: only.name })]
@@ -215,6 +214,8 @@ function backendOptions(backend: BackendShape, folder: string): BackendOptions {
     localAddress: [localAddress].flat(),
     clientCertificate: clientCertificate && certificatePair(clientCertificate, folder),
     allowLinkLocal: backend.allowLinkLocal ?? false,
+    check: checkOptions(backend.health),
+    ejection: ejectionOptions(backend.ejection),
   }
 }
 
@@ -233,15 +234,6 @@ function certificatePair<Pair extends { certificate: string; key: string }>(
 
 function pemPath(pathOrText: string, folder: string): string {
   return pathOrText.includes('-----BEGIN') ? pathOrText : resolve(folder, pathOrText)
-}
-
-/** A file has a folder beside it; options in code name one. */
-function stateFolder(
-  { stateDirectory }: ConfigShape,
-  { file, folder = '.' }: ParseContext,
-): StateFolder | null {
-  if (stateDirectory !== undefined) return { path: resolve(folder, stateDirectory), isGiven: true }
-  return file === undefined ? null : { path: resolve(folder, 'state'), isGiven: false }
 }
 
 function adminOptions({ admin }: ConfigShape, folder: string): AdminOptions | null {

@@ -5,6 +5,7 @@ import { z } from 'zod'
 import type { Handler } from '../handoff/handler.ts'
 import {
   addressBlock,
+  cookieName,
   count,
   domain,
   duration,
@@ -17,10 +18,12 @@ import {
   list,
   listenAddress,
   method,
+  off,
   oneOf,
   oneOrSeveral,
   originAddress,
   pathPattern,
+  requestPath,
   ruledName,
   ruledNameButHost,
   several,
@@ -93,6 +96,39 @@ const listener = section({
   ...tcpOptions,
 })
 
+const health = section({
+  check: oneOf('kind of check', ['tcp', 'tls', 'http']).describe(
+    'Connect; verify the certificate, too; or ask by GET, over TLS if the backend has it',
+  ),
+  path: requestPath.optional().describe('What an http check asks for; default /'),
+  expect: oneOrSeveral(count(100, 599), 'status', 'statuses', 'write 200 or [200, 204]')
+    .optional()
+    .describe('The good statuses of an http check; default 200'),
+  interval: duration().optional().describe('Between two checks, 10 % more or less; default 5s'),
+  timeout: duration().optional().describe('For one check; default 1s'),
+  rise: count(1, 1000).optional().describe('Good checks in a row that bring it back; default 2'),
+  fall: count(1, 1000).optional().describe('Bad checks in a row that take it out; default 3'),
+})
+
+const ejection = z.union(
+  [
+    off,
+    section({
+      failures: count(1, 1000).optional().describe('Failures in a row that eject; default 3'),
+      for: duration()
+        .optional()
+        .describe('The first ejection; each that follows lasts twice as long; default 10s'),
+      max: duration().optional().describe('The longest ejection; default 5m'),
+      answers: flag
+        .optional()
+        .describe(
+          'Whether answers that are late, cut short or malformed are failures, as failed dials are; default on',
+        ),
+    }),
+  ],
+  wrong('ejection', 'write off, or such as { failures: 3, for: 10s }'),
+)
+
 const backend = section({
   name: text('name of at most 254 characters', 'write such as ws_backend', /^.{1,254}$/).describe(
     'What routes and handlers call it',
@@ -122,6 +158,10 @@ const backend = section({
   allowLinkLocal: flag
     .optional()
     .describe('Allow 169.254.0.0/16, fe80::/10 and metadata addresses; default false'),
+  health: health.optional().describe('Checks that are made while nobody asks; default: none'),
+  ejection: ejection
+    .optional()
+    .describe('When directors pass it by because dials and answers fail; off: never'),
 })
 
 const wantedValue = z.union(
@@ -144,11 +184,49 @@ const match = section({
 })
 
 const backendName = text('name of a backend', 'write the name of a backend of this service')
+const targetName = text('name of a backend or director', 'write the name of one of this service')
+
+const member = section({
+  name: backendName.describe('A backend of this service'),
+  weight: count(1, 1000).optional().describe('Its share, compared with the others; default 1'),
+})
+
+const hash = section({
+  header: fieldName.optional().describe('The value of this field'),
+  cookie: cookieName.optional().describe('The value of this cookie'),
+  query: text('name of a query parameter', 'write such as room')
+    .optional()
+    .describe('The value of this parameter'),
+})
+
+const director = section({
+  name: text('name of at most 254 characters', 'write such as pool', /^.{1,254}$/).describe(
+    'What routes and handlers call it; no backend has the same name',
+  ),
+  backends: several(
+    z.union([backendName, member], wrong('backend', 'write a name, or { name: a, weight: 3 }')),
+    'backends',
+  ).describe('Names of backends of the service, or { name, weight }'),
+  policy: oneOf('policy', ['random', 'leastConnections', 'hash', 'fallback'])
+    .optional()
+    .describe('Which one gets a request; default random'),
+  hash: z
+    .union(
+      [z.literal('client'), hash],
+      wrong('key', 'write client, { header: X-Room }, { cookie: sid } or { query: room }'),
+    )
+    .optional()
+    .describe(
+      'What the policy hash keeps together: client (the address; the default), or a value of the request',
+    ),
+  attempts: count(1, 1000).optional().describe('Backends that are dialled for a request; default: each once'),
+  timeout: duration().optional().describe('All dials for a request together; default 5s'),
+})
 
 const route = section({
   match: match.optional().describe('What it takes; everything if it is absent'),
-  handoff: backendName.optional().describe('Give the WebSocket upgrade to this backend'),
-  send: backendName.optional().describe('Pass the request on as plain HTTP'),
+  handoff: targetName.optional().describe('Give the WebSocket upgrade to this backend or director'),
+  send: targetName.optional().describe('Pass the request on as plain HTTP'),
   respond: section({
     status: count(200, 599).describe('200 to 599'),
     headers: fields(fieldName).optional().describe('Fields of the answer'),
@@ -166,6 +244,7 @@ const service = section({
   domains: several(domain, 'domains').describe('example.com, *.example.com, or * for all'),
   websockets: flag.optional().describe('The product switch; default off'),
   backends: several(backend, 'backends').describe('The origins'),
+  directors: several(director, 'directors').optional().describe('Groups of backends'),
   headers: headerRules.optional().describe('Changes of the fields that go to an origin'),
   routes: several(route, 'routes').optional().describe('The first that matches wins'),
   handler: z
@@ -222,7 +301,9 @@ export const configSchema = section({
   drainTimeout: duration(0).optional().describe('What a shutdown waits for tunnels to end; default 60s'),
   stateDirectory: text('folder', 'write a path')
     .optional()
-    .describe('Where switch and usage are kept; default: `state` beside the config file'),
+    .describe(
+      'Where switch and usage are kept; default: state, beside the config file; in the library: nowhere',
+    ),
   admin: admin.optional().describe('The admin API'),
   log: log.optional().describe('JSON lines on standard output'),
 })
@@ -234,6 +315,7 @@ export type ConfigShape = z.output<typeof configSchema>
 export type ServiceShape = z.output<typeof service>
 export type ListenerShape = z.output<typeof listener>
 export type BackendShape = z.output<typeof backend>
+export type DirectorShape = z.output<typeof director>
 export type RouteShape = z.output<typeof route>
 export const listenersSchema = z.array(listener, wrong('list of listeners', 'write [{ address }]'))
 

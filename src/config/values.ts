@@ -62,6 +62,9 @@ export const flag = z
   .union([z.boolean(), z.enum(['on', 'off', 'true', 'false'])], wrong('switch', 'write on or off'))
   .transform((value) => (typeof value === 'boolean' ? value : SWITCH[value]))
 
+/** In the place of a section: the whole of it is switched off. */
+export const off = z.union([z.literal(false), z.enum(['off', 'false'])]).transform(() => false as const)
+
 /** A whole number; its digits may be a text, as all is that comes from the environment. */
 export function count(least: number, most = Number.MAX_SAFE_INTEGER) {
   const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`
@@ -164,6 +167,9 @@ export const ruledNameButHost = ruledName.refine((name) => name.toLowerCase() !=
   error: () => 'a request has exactly one Host\nuse set, or overrideHost of the backend',
 })
 
+/** RFC 6265 section 4.1.1. */
+export const cookieName = text('name of a cookie', 'write it as it is sent, such as sid', TOKEN)
+
 /** RFC 9110 section 5.5. A value may be a secret, and is never shown. */
 export const fieldValue = z
   .string({ error: () => 'the value of a header field must be a text\nput it into quotes' })
@@ -173,6 +179,9 @@ export const fieldValue = z
   )
 
 export const method = text('method', 'write it in capitals, such as GET', /^[A-Z]+(-[A-Z]+)*$/)
+
+/** Of a request of our own. */
+export const requestPath = text('path', 'write such as /healthz', /^\/[\x21-\x7e]*$/)
 
 /** A star anywhere else, a query or a fragment would be compared literally, and never match. */
 export const pathPattern = text(

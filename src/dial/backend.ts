@@ -7,6 +7,8 @@ import { HeadraceError } from '../errors.ts'
 import type { Libc } from '../linux/libc.ts'
 import type { TcpOptions } from '../linux/tuning.ts'
 import { callsFor } from '../linux/tuning.ts'
+import type { CheckOptions, EjectionOptions } from './health.ts'
+import { Health } from './health.ts'
 
 export type BackendAddress = { readonly host: string; readonly port: number } | { readonly path: string }
 
@@ -30,6 +32,10 @@ export interface BackendOptions extends TcpOptions {
   /** Paths, or PEM text. */
   readonly clientCertificate: { readonly certificate: string; readonly key: string } | undefined
   readonly allowLinkLocal: boolean
+  /** Undefined: it is not checked. */
+  readonly check: CheckOptions | undefined
+  /** Undefined: it is never ejected. */
+  readonly ejection: EjectionOptions | undefined
 }
 
 export interface Backend {
@@ -38,6 +44,7 @@ export interface Backend {
   readonly secureContext: SecureContext | null
   /** Set if its connections have options that node can't set. */
   readonly calls: Libc | null
+  readonly health: Health
   /** Dialled or being dialled, and not over yet. */
   connections: number
   /** How many dials have picked a local address. */
@@ -47,12 +54,21 @@ export interface Backend {
 /** Throws config-invalid if the client certificate can't be used, or a TCP option can't be set here. */
 export function createBackend(options: BackendOptions): Backend {
   const calls = callsFor(options, `backend ${options.name}`)
-  return { options, calls, secureContext: options.tls ? contextOf(options) : null, connections: 0, turns: 0 }
+  const secureContext = options.tls ? contextOf(options) : null
+  const health = new Health(options.check ?? null, options.ejection ?? null)
+  return { options, calls, secureContext, health, connections: 0, turns: 0 }
 }
 
 /** Gives a connection's permit back: once, by whoever owns the dialled connection, when it is over. */
 export function hangUp(backend: Backend): void {
   backend.connections -= 1
+}
+
+/** As it is configured: `host:port`, `[v6]:port` or `unix:/path`. */
+export function addressText(address: BackendAddress): string {
+  if ('path' in address) return `unix:${address.path}`
+  const { host, port } = address
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
 
 function contextOf({ name, clientCertificate }: BackendOptions): SecureContext {

@@ -3,7 +3,7 @@
 
 import { isIP } from 'node:net'
 import type { ErrorCode } from '../errors.ts'
-import { HeadraceError } from '../errors.ts'
+import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { Loop } from '../linux/loop.ts'
 import { tune } from '../linux/tuning.ts'
 import type { Signal } from '../signal.ts'
@@ -30,30 +30,41 @@ export interface DialMeans {
   /** Where plain TCP is dialled by bare descriptors; null: by node. */
   readonly loop?: Loop | null
   readonly lookup?: Lookup
+  /** What is left of somebody's time, in ms, if that is less than the backend's own limit. */
+  readonly timeoutMs?: number
 }
 
 /** RFC 8305 section 5: how long an attempt stays alone, in ms. */
 const ATTEMPT_DELAY_MS = 250
 
 /**
- * Connects to a backend. Throws backend-full, name-unresolved, address-forbidden, dial-refused, dial-reset, dial-failed,
+ * Connects to a backend, and tells its health how that went. Throws backend-full, name-unresolved, address-forbidden, dial-refused, dial-reset, dial-failed,
  * dial-timeout, ports-exhausted, origin-tls-failed, certificate-rejected, or the signal's reason; nothing is left open then.
  */
 export async function dial(
   backend: Backend,
   signal: Signal,
-  { loop = null, lookup = lookupAll }: DialMeans = {},
+  { loop = null, lookup = lookupAll, timeoutMs = Infinity }: DialMeans = {},
 ): Promise<Dialled> {
-  const { maxConnections, connectTimeoutMs, name } = backend.options
+  const { options, health } = backend
+  const { maxConnections, connectTimeoutMs, name } = options
   if (maxConnections !== undefined && backend.connections >= maxConnections) {
-    throw new HeadraceError('backend-full', `${name} has ${maxConnections} connections`)
+    const full = new HeadraceError('backend-full', `${name} has ${maxConnections} connections`)
+    health.failed(full)
+    throw full
   }
   backend.connections += 1
-  const stop = createStop(signal, connectTimeoutMs, name)
+  health.tried()
+  const stop = createStop(signal, Math.min(connectTimeoutMs, timeoutMs), name)
   try {
-    return await connected(backend, stop, loop, lookup)
+    const dialled = await connected(backend, stop, loop, lookup)
+    health.dialled()
+    return dialled
   } catch (error) {
     hangUp(backend)
+    // Time that the backend was not given says nothing of it.
+    const isCut = stop.isStopped && timeoutMs < connectTimeoutMs
+    if (!isCut) health.failed(asHeadraceError(error))
     throw error
   } finally {
     stop.release()

@@ -20,6 +20,8 @@ export interface Answer {
   readonly rest: Buffer | null
   /** Knows where the body ends. The owner of the answer frees it. */
   readonly parser: MessageParser
+  /** Bytes of the request's head, as the origin got it. */
+  readonly requestSize: number
 }
 
 /**
@@ -34,10 +36,12 @@ export async function ask(
   limits: HeadLimits,
   signal: Signal,
 ): Promise<Answer> {
-  origin.write(requestBytes(request))
+  const asked = requestBytes(request)
+  origin.write(asked)
   let first: Buffer | null = null
   for (let count = 0; count <= INTERIM_LIMIT; count += 1) {
-    const answer: Answer = await readResponseHead(origin, first, limits, signal)
+    const read = await readResponseHead(origin, first, limits, signal)
+    const answer: Answer = { ...read, requestSize: asked.length }
     const { status } = answer.head
     if (status >= 200 || status === 101) return answer
     answer.parser.free()

@@ -36,11 +36,24 @@ export interface TunnelSummary {
   readonly bytes: { readonly clientToOrigin: number; readonly originToClient: number }
 }
 
+/** A backend has become healthy or unhealthy: told once each time. */
+export interface HealthEvent {
+  readonly service: string
+  readonly backend: string
+  /** As it is configured: `host:port` or `unix:/path`. */
+  readonly address: string
+  readonly health: 'healthy' | 'unhealthy'
+  readonly reason: string
+}
+
 export interface Lines {
   accepted(tunnel: Tunnel, head: RequestHead, extra: Readonly<Record<string, unknown>>): void
   closed(tunnel: Tunnel, summary: TunnelSummary): void
   refused(request: RequestFacts, error: HeadraceError, status: number | null, end: End): void
+  /** Its backend could not be reached, and another one is tried: the client notices nothing. */
+  passedOver(request: RequestFacts, error: HeadraceError): void
   answered(request: RequestFacts, status: number, durationMs: number): void
+  health(event: HealthEvent): void
   /** Something that an operator should mend, and that stopped nothing. */
   trouble(error: HeadraceError): void
   failure(what: string, error: unknown): void
@@ -71,8 +84,15 @@ export function createLines(options: LogOptions, worker?: string): Lines {
       if (status !== null && status >= 500) log.warn(line, 'request refused')
       else log.info(line, 'request refused')
     },
+    passedOver(request, { code, message }) {
+      log.info({ ...of(request), code, error: message }, 'backend passed over')
+    },
     answered(request, status, durationMs) {
       log.info({ ...of(request), status, durationMs: Math.round(durationMs) }, 'request answered')
+    },
+    health(event) {
+      if (event.health === 'unhealthy') log.warn(event, 'backend unhealthy')
+      else log.info(event, 'backend healthy')
     },
     trouble({ code, message, remedy }) {
       log.warn({ code, error: message, remedy }, 'trouble')

@@ -10,7 +10,7 @@ import type { ErrorCode, HeadraceError } from '../errors.ts'
 import { entry } from '../errors.ts'
 import type { RequestHead } from '../head/head.ts'
 import type { Tunnel } from '../tunnel/tunnel.ts'
-import type { Lines } from './lines.ts'
+import type { HealthEvent, Lines } from './lines.ts'
 
 export interface AcceptedEvent {
   readonly id: string
@@ -48,6 +48,7 @@ export interface EdgeEvents {
   accepted: [event: AcceptedEvent]
   closed: [event: ClosedEvent]
   refused: [event: RefusedEvent]
+  health: [event: HealthEvent]
 }
 
 /** As much as is known of a request that goes no further. */
@@ -65,7 +66,10 @@ export interface Observer {
   closed(tunnel: Tunnel, end: SpliceEnd): void
   /** `status`: what the client got, if not what the error's code has. */
   refused(request: Refused, error: HeadraceError, status?: number): void
+  /** The backend of the request could not be reached, and another one is tried. */
+  passedOver(request: Refused, error: HeadraceError): void
   answered(request: Refused, status: number, durationMs: number): void
+  health(event: HealthEvent): void
 }
 
 export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): Observer {
@@ -116,8 +120,15 @@ export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): 
         service,
       })
     },
+    passedOver(request, error) {
+      lines.passedOver(request, error)
+    },
     answered(request, status, durationMs) {
       lines.answered(request, status, durationMs)
+    },
+    health(event) {
+      lines.health(event)
+      emit('health', event)
     },
   }
 }

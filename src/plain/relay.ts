@@ -7,6 +7,9 @@ import type { Duplex } from 'node:stream'
 import type { Backend } from '../dial/backend.ts'
 import { hangUp } from '../dial/backend.ts'
 import { dial } from '../dial/connect.ts'
+import type { Choice } from '../dial/director.ts'
+import type { TellFailure } from '../dial/reach.ts'
+import { inTurn } from '../dial/reach.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { RequestHead } from '../head/head.ts'
 import { endToEnd, field, fieldsOf, firstValue, flatFields } from '../head/head.ts'
@@ -47,43 +50,52 @@ class BackendPool extends Agent {
   }
 }
 
-/**
- * Sends `head` and the body of `request` to the backend and answers `response` with what comes back. Resolves when the
- * answer is complete, or the client has gone. Throws what `dial` throws, and answer-timeout, answer-closed,
- * answer-reset, answer-malformed, answer-too-large.
- */
-export async function relayRequest(
-  request: IncomingMessage,
-  response: ServerResponse,
-  backend: Backend,
-  head: RequestHead,
-  signal: AbortSignal,
-): Promise<void> {
-  const attempt = { request, response, backend, head, signal }
-  const outcome = await relayOnce(attempt)
-  // The origin closed a pooled connection in the moment in which it was used again.
-  if (outcome === 'stale') await relayOnce(attempt)
-}
-
-interface Attempt {
+/** One request of a client, and its answer. */
+export interface Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse
-  readonly backend: Backend
-  readonly head: RequestHead
   readonly signal: AbortSignal
+  /** The head that the origin gets if it is this one. */
+  headFor(backend: Backend): RequestHead
 }
 
-function relayOnce({ request, response, backend, head, signal }: Attempt): Promise<'done' | 'stale'> {
+/**
+ * Sends a request and its body to a backend of the choice and answers with what comes back. Another backend is tried only if
+ * nothing of the request has been sent. Resolves when the answer is complete, or the client has gone. Throws what `dial`
+ * throws, and answer-timeout, answer-closed, answer-reset, answer-malformed, answer-too-large.
+ */
+export async function relayRequest(exchange: Exchange, choice: Choice, tell: TellFailure): Promise<void> {
+  let isSent = false
+  const attempt = async (backend: Backend, timeoutMs: number) => {
+    const head = exchange.headFor(backend)
+    const started = () => {
+      isSent = true
+    }
+    const outcome = await relayOnce({ ...exchange, backend, head, timeoutMs, started })
+    if (outcome === 'done') return
+    // The origin closed a pooled connection in the moment in which it was used again: as if it had not been sent.
+    isSent = false
+    await relayOnce({ ...exchange, backend, head, timeoutMs, started })
+  }
+  await inTurn(choice, attempt, () => !isSent && !exchange.signal.aborted, tell)
+}
+
+interface Attempt extends Exchange {
+  readonly backend: Backend
+  readonly head: RequestHead
+  /** What is left for the dial, in ms. */
+  readonly timeoutMs: number
+  /** There is a connection, and the request is being sent. */
+  started(): void
+}
+
+function relayOnce(attempt: Attempt): Promise<'done' | 'stale'> {
+  const { request, response, backend, head, signal } = attempt
+  const { method, target: path } = head
   return new Promise((resolve, reject) => {
     if (signal.aborted) return resolve('done')
-    const { method, target: path } = head
-    const toOrigin = httpRequest({
-      agent: poolOf(backend),
-      method,
-      path,
-      headers: requestFields(head),
-      setHost: false,
-    })
+    const headers = requestFields(head)
+    const toOrigin = httpRequest({ agent: poolOf(backend), method, path, headers, setHost: false })
     let isAnswered = false
     const timer = setTimeout(() => {
       toOrigin.destroy(new HeadraceError('answer-timeout', `${backend.options.firstByteTimeoutMs} ms`))
@@ -91,23 +103,31 @@ function relayOnce({ request, response, backend, head, signal }: Attempt): Promi
     const leave = () => toOrigin.destroy()
     signal.addEventListener('abort', leave)
 
+    limitDial(attempt, toOrigin, reject)
+    toOrigin.on('socket', () => {
+      attempt.started()
+      sendBody(request, toOrigin, () => {
+        if (!isAnswered) timer.refresh()
+      })
+    })
     toOrigin.on('continue', () => response.writeContinue())
     toOrigin.on('information', ({ statusCode, headers }) => {
       if (statusCode === 103) passHints(headers.link, response)
     })
     toOrigin.on('upgrade', (_, socket) => {
       socket.destroy()
-      reject(new HeadraceError('answer-wrong', 'a 101 that nobody asked for'))
+      reject(blamed(backend, new HeadraceError('answer-wrong', 'a 101 that nobody asked for')))
     })
     toOrigin.on('response', (answer) => {
       const { statusCode = 0 } = answer
       if (statusCode < 200) {
-        reject(new HeadraceError('answer-malformed', `the status ${statusCode}`))
+        reject(blamed(backend, new HeadraceError('answer-malformed', `the status ${statusCode}`)))
         toOrigin.destroy()
         return
       }
       isAnswered = true
       clearTimeout(timer)
+      backend.health.answered()
       relayBack(answer, request, response, () => resolve('done'))
     })
     toOrigin.on('error', (error: NodeJS.ErrnoException) => {
@@ -115,16 +135,33 @@ function relayOnce({ request, response, backend, head, signal }: Attempt): Promi
       const isStale = toOrigin.reusedSocket && error.code === 'ECONNRESET' && REPEATABLE.has(method)
       if (signal.aborted || isAnswered) resolve('done')
       else if (isStale && !hasBody(head)) resolve('stale')
-      else reject(troubleOf(error))
+      else reject(toOrigin.socket === null ? troubleOf(error) : blamed(backend, troubleOf(error)))
     })
     toOrigin.on('close', () => {
       clearTimeout(timer)
       signal.removeEventListener('abort', leave)
     })
-    sendBody(request, toOrigin, () => {
-      if (!isAnswered) timer.refresh()
-    })
   })
+}
+
+/** Node tells of the end of a request without a connection only when it has got one: nobody waits for that here. */
+function limitDial(
+  { backend, timeoutMs }: Attempt,
+  toOrigin: ClientRequest,
+  fail: (why: Error) => void,
+): void {
+  if (timeoutMs >= backend.options.connectTimeoutMs) return
+  const timer = setTimeout(() => {
+    fail(new HeadraceError('dial-timeout', `${backend.options.name}, ${Math.round(timeoutMs)} ms were left`))
+    toOrigin.destroy()
+  }, timeoutMs)
+  for (const event of ['socket', 'close']) toOrigin.on(event, () => clearTimeout(timer))
+}
+
+/** What failed with a connection is the answer; failures of the dial have been told by the dial. */
+function blamed(backend: Backend, error: HeadraceError): HeadraceError {
+  backend.health.failed(error)
+  return error
 }
 
 /** Hints are for speed only: those of a form that node does not write are left out. */

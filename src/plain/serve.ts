@@ -8,6 +8,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Client } from '../accept/client.ts'
 import type { Backend } from '../dial/backend.ts'
+import type { Choice } from '../dial/director.ts'
 import type { ErrorCode } from '../errors.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import { asksForUpgrade } from '../head/handshake.ts'
@@ -25,8 +26,9 @@ export type PlainDecision =
   | {
       readonly kind: 'send'
       readonly service: string
-      readonly backend: Backend
-      readonly request: RequestHead
+      readonly choice: Choice
+      /** The head that the origin gets if it is this one. */
+      requestFor(backend: Backend): RequestHead
     }
   | { readonly kind: 'respond'; readonly service: string; readonly answer: LocalAnswer }
 
@@ -37,8 +39,17 @@ export interface PlainWay {
   decide(client: Client, checked: Checked, signal: AbortSignal): Promise<PlainDecision>
   /** Takes a connection back: its next request asks to become a WebSocket. The transport is retaken and paused. */
   upgrade(client: Client, head: RequestHead, rest: Buffer | null): void
+  /** A backend could not be reached, and another one is tried. */
+  passedOver(client: Client, head: RequestHead, failure: PassedOver): void
   /** One request is over. `error` is null when it was answered. */
   answered(client: Client, head: RequestHead | null, outcome: PlainOutcome): void
+}
+
+export interface PassedOver {
+  readonly id: string
+  readonly service: string
+  readonly backend: Backend
+  readonly error: HeadraceError
 }
 
 export interface PlainOutcome {
@@ -46,7 +57,9 @@ export interface PlainOutcome {
   /** How far the request came. */
   readonly phase: 'head' | 'decide' | 'answer'
   readonly status: number
-  readonly decision: PlainDecision | null
+  readonly service: string | null
+  /** The last one that it was given to. */
+  readonly backend: Backend | null
   readonly durationMs: number
   readonly error: HeadraceError | null
 }
@@ -128,6 +141,7 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     const gone = new AbortController()
     let { decision } = connection
     let phase: PlainOutcome['phase'] = 'head'
+    let backend: Backend | null = null
     let error: HeadraceError | null = null
     connection.decision = null
     connection.open += 1
@@ -144,7 +158,9 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
       connection.open -= 1
       if (!response.writableFinished) gone.abort(new HeadraceError('client-closed'))
       const durationMs = performance.now() - startedAt
-      way.answered(client, head, { id, phase, status: response.statusCode, decision, durationMs, error })
+      const { statusCode: status } = response
+      const service = decision?.service ?? null
+      way.answered(client, head, { id, phase, status, service, backend, durationMs, error })
       if (connection.open === 0) connection.whenAnswered?.()
     })
     response.sendDate = false
@@ -158,8 +174,16 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
       phase = 'decide'
       decision ??= await way.decide(client, checked, gone.signal)
       phase = 'answer'
-      if (decision.kind === 'respond') give(response, decision.answer)
-      else await relayRequest(request, response, decision.backend, decision.request, gone.signal)
+      if (decision.kind === 'respond') return give(response, decision.answer)
+      const { service, choice, requestFor } = decision
+      const headFor = (tried: Backend) => {
+        backend = tried
+        return requestFor(tried)
+      }
+      const exchange = { request, response, headFor, signal: gone.signal }
+      await relayRequest(exchange, choice, (failed, why, isLast) => {
+        if (!isLast) way.passedOver(client, head, { id, service, backend: failed, error: why })
+      })
     } catch (thrown) {
       error = asHeadraceError(thrown)
       refuse(response, error, id)
@@ -203,7 +227,8 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
         id,
         phase: 'head',
         status: refusal.status,
-        decision: null,
+        service: null,
+        backend: null,
         durationMs: 0,
         error: refused,
       } as const

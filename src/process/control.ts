@@ -6,7 +6,6 @@ import type { AdminOperations } from '../admin/route.ts'
 import type { Admin } from '../admin/server.ts'
 import { createAdmin } from '../admin/server.ts'
 import { readConfig } from '../config/load.ts'
-import type { StateFolder } from '../config/parse.ts'
 import { HeadraceError } from '../errors.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import type { Wire } from './messages.ts'
@@ -27,29 +26,28 @@ let admin: Admin | null = null
 
 const primary = wire<ControlAnswers, PrimaryAnswers>('the primary', process, {
   async start({ file, text }) {
-    const { edge, state, admin: options } = readConfig(text, file, process.env)
+    const { edge, admin: options } = readConfig(text, file, process.env)
     const lines = createProgramLines(edge.log.level)
     const opened = createAdmin(operationsOf(primary), lines)
     admin = opened
     const address = options === null ? null : await opened.open(options)
-    return { address, trouble: state === null ? '' : await openSocket(opened, state) }
+    if (edge.stateDirectory !== undefined) await openSocket(opened, edge.stateDirectory)
+    return { address }
   },
 })
 
-/** Without a socket in its default folder a program can live; one that is configured must be there. */
-async function openSocket(opened: Admin, { path, isGiven }: StateFolder): Promise<string> {
+async function openSocket(opened: Admin, folder: string): Promise<void> {
   try {
-    await mkdir(path, { recursive: true, mode: 0o700 })
+    await mkdir(folder, { recursive: true, mode: 0o700 })
     // A name of its own has room in sun_path (unix(7)), however deep the folder is.
-    process.chdir(path)
-    await opened.openSocket(CONTROL_SOCKET)
-    return ''
+    process.chdir(folder)
   } catch (error) {
-    const reason = error instanceof HeadraceError ? error.detail : String(error)
-    const detail = `no control socket in ${path}: ${reason}`
-    if (isGiven) throw new HeadraceError('listen-failed', detail)
-    return detail
+    const { code = String(error) } = error as NodeJS.ErrnoException
+    throw new HeadraceError('state-failed', `${folder}: ${code}`, error)
   }
+  await opened.openSocket(CONTROL_SOCKET).catch((error: HeadraceError) => {
+    throw new HeadraceError('state-locked', `${folder}: ${error.detail}`, error)
+  })
 }
 
 function operationsOf({ ask }: Wire<PrimaryAnswers>): AdminOperations {
@@ -59,7 +57,7 @@ function operationsOf({ ask }: Wire<PrimaryAnswers>): AdminOperations {
     find: (id) => ask('find', [id], ANSWER_TIMEOUT_MS),
     end: (meant, how = 'fin') => ask('end', [meant, how], ANSWER_TIMEOUT_MS),
     services: () => ask('services', [], ANSWER_TIMEOUT_MS),
-    backends: () => ask('backends', [], ANSWER_TIMEOUT_MS),
+    backends: async () => await ask('backends', [], ANSWER_TIMEOUT_MS),
     status: () => ask('status', [], ANSWER_TIMEOUT_MS),
   }
 }

@@ -1,7 +1,9 @@
 // All workers together, asked as if they were one edge. The primary keeps what is switched, and tells the workers.
 
-import type { BackendRecord, Operations, ServiceRecord } from '../operations.ts'
+import type { ErrorCode } from '../errors.ts'
+import type { Operations, ServiceRecord } from '../operations.ts'
 import { knownService } from '../operations.ts'
+import type { BackendStatus } from '../service/status.ts'
 import type { Switches } from '../service/switch.ts'
 import { mergePages } from '../tunnel/listing.ts'
 import type { Child } from './child.ts'
@@ -60,13 +62,33 @@ export function createFleet(workers: Workers, services: readonly string[], switc
     },
     async backends() {
       const [first = [], ...more] = await askAll('backends', [])
-      const merge = (record: BackendRecord, at: number): BackendRecord => ({
-        ...record,
-        connections: record.connections + sum(more, (records) => records[at]?.connections ?? 0),
-      })
-      return first.map(merge)
+      return first.map((one, at) => more.map((records) => records[at]).reduce(mergeBackend, one))
     },
   }
+}
+
+/** What one worker finds unhealthy is worth a look, whatever the others say. */
+function mergeBackend(one: BackendStatus, other: BackendStatus | undefined): BackendStatus {
+  if (other === undefined) return one
+  const { health, reason } = one.health === 'healthy' ? other : one
+  const codes = Object.keys({ ...one.failures, ...other.failures }) as ErrorCode[]
+  const failures = codes.map((code) => [code, (one.failures[code] ?? 0) + (other.failures[code] ?? 0)])
+  return {
+    ...one,
+    health,
+    reason: reason || one.reason,
+    ejectedUntil: latest(one.ejectedUntil, other.ejectedUntil),
+    connections: one.connections + other.connections,
+    failures: Object.fromEntries(failures),
+    checks: {
+      passed: one.checks.passed + other.checks.passed,
+      failed: one.checks.failed + other.checks.failed,
+    },
+  }
+}
+
+function latest(one: number | null, other: number | null): number | null {
+  return one === null || other === null ? (one ?? other) : Math.max(one, other)
 }
 
 function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {

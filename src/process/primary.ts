@@ -5,12 +5,11 @@
 //   primary ── IPC ───┼── worker-1 ── edge ── its listening sockets
 //   switch, ledgers   └── control  ── admin API: control.sock, admin.address
 
-import { mkdir } from 'node:fs/promises'
 import type { Inherited } from '../accept/inherited.ts'
 import { openInherited } from '../accept/inherited.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import { LONGEST_MS } from '../config/units.ts'
-import { asHeadraceError, HeadraceError } from '../errors.ts'
+import { asHeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { createSwitches, switchFileIn } from '../service/switch.ts'
@@ -37,21 +36,26 @@ export interface Started {
 
 /**
  * Resolves once all workers accept, with the addresses, and with what resolves when everything has stopped after a signal.
- * `hosted`: what counts across workers. Rejects with listen-failed, config-invalid, engine-unavailable or state-unusable.
+ * `hosted`: what counts across workers. Rejects with listen-failed, config-invalid, engine-unavailable or state-failed.
  */
 export async function startPrimary(config: LoadedConfig, hosted: HostedByName = {}): Promise<Started> {
   const lines = createProgramLines(config.edge.log.level)
-  const switches = createSwitches({ services: config.edge.services, file: await switchFile(config) })
+  const { stateDirectory, services } = config.edge
+  const file = stateDirectory === undefined ? null : switchFileIn(stateDirectory)
+  const switches = createSwitches({ services, file })
   const watch = watchOf(lines)
   const text = { file: config.file, text: config.text }
 
   const sockets = await openAll(config)
   const parts = { config: text, sockets, switches, hosts: createHosts(hosted), watch, lines }
   const workers = startWorkers(config.workers, parts)
-  const services = config.edge.services.map(({ id }) => id)
   let isDraining = false
   const answers: PrimaryAnswers = {
-    ...createFleet(workers, services, switches),
+    ...createFleet(
+      workers,
+      services.map(({ id }) => id),
+      switches,
+    ),
     status: async () => ({
       isDraining,
       workers: workers.map(({ name, pid, state, restarts }) => ({ name, pid, state, restarts })),
@@ -78,15 +82,13 @@ export async function startPrimary(config: LoadedConfig, hosted: HostedByName = 
   }
 
   try {
-    const [{ trouble, address }, [first]] = await Promise.all([
-      control.started,
-      Promise.all(workers.map(({ started }) => started)),
-    ])
+    // One after the other: of several reasons why nothing starts, it is always the same one that is told.
+    const [first] = await Promise.all(workers.map(({ started }) => started))
+    const { address } = await control.started
     // Behind whatever the program says of the addresses.
     setImmediate(() => {
       if (first !== undefined) lines.engine(first.engine.name, first.engine.reason, workers.length)
       if (address !== null) lines.admin(address)
-      if (trouble !== '') lines.trouble(new HeadraceError('state-unusable', trouble))
     })
     return { addresses: sockets.map(({ address }) => address), stopped: run() }
   } catch (error) {
@@ -115,21 +117,6 @@ async function openAll({ listeners, workers }: LoadedConfig): Promise<Inherited[
   if (failed === undefined) return opened
   for (const { close } of opened) close()
   throw failed.reason
-}
-
-/** A folder that the config names must be there; the default one is made when something is to be kept. */
-async function switchFile({ state }: LoadedConfig): Promise<string | null> {
-  if (state === null) return null
-  if (state.isGiven) {
-    await mkdir(state.path, { recursive: true, mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
-      throw new HeadraceError(
-        'state-unusable',
-        `stateDirectory ${state.path} can't be made: ${error.code}`,
-        error,
-      )
-    })
-  }
-  return switchFileIn(state.path)
 }
 
 /** Resolves when no tunnel is left, or nobody has answered in time. */

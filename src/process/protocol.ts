@@ -47,8 +47,6 @@ export interface ControlAnswers {
 
 export interface ControlStarted {
   readonly address: string | null
-  /** Why there is no control socket; '' if there is one. */
-  readonly trouble: string
 }
 
 /** What a worker may ask of the primary. */

@@ -12,6 +12,9 @@ import { ignoreSignals, signal } from './signals.ts'
 /** Signals are for the primary, also those that a terminal or a service manager sends to all processes. */
 const heed = ignoreSignals()
 
+/** The workers of a killed primary may still drain, and write, when the next one has started: it has other names. */
+const writerOf = (name: string) => `${name}-${process.ppid}`
+
 let begun: (edge: Edge) => void = () => {}
 /** Whatever is asked before it has started waits for it. */
 const edge = new Promise<Edge>((resolve) => {
@@ -23,7 +26,7 @@ let cover: Cover | null = null
 const answers: WorkerAnswers = {
   async start({ file, text, name, switched, sockets, neighbour }: WorkerOrders) {
     const { edge: options, listeners } = readConfig(text, file, process.env)
-    const created = createEdge({ ...options, switchFile: null, worker: { name, switched } })
+    const created = createEdge({ ...options, writer: writerOf(name), worker: { name, switched } })
     isStarted = true
     cover = createCover(created, listeners, neighbour)
     begun(created)
@@ -44,7 +47,7 @@ const answers: WorkerAnswers = {
   find: async (...given) => await (await edge).find(...given),
   end: async (...given) => await (await edge).end(...given),
   services: async () => await (await edge).services(),
-  backends: async () => await (await edge).backends(),
+  backends: async () => (await edge).backends(),
 }
 
 wire<WorkerAnswers, HostAnswers>('the primary', process, answers)

@@ -1,8 +1,9 @@
 // From a checked request to what is done with it: the view is made, routes or handler decide, the rules of the service
-// change the fields, and the host comes last.
+// change the fields, and the host comes last: that of the backend that is reached.
 
 import type { Client } from '../accept/client.ts'
 import type { Backend } from '../dial/backend.ts'
+import type { Choice } from '../dial/director.ts'
 import { HeadraceError } from '../errors.ts'
 import type { Decision } from '../handoff/decision.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
@@ -14,6 +15,7 @@ import type { RequestHead } from '../head/head.ts'
 import { field } from '../head/head.ts'
 import type { LocalAnswer } from '../head/refusal.ts'
 import { localAnswer } from '../head/refusal.ts'
+import { choiceOf } from './origins.ts'
 import type { Service } from './service.ts'
 
 export interface Asked {
@@ -25,12 +27,16 @@ export interface Asked {
 }
 
 export type Ruling =
-  /** `request` is the head that the origin gets. */
-  | { readonly kind: 'handoff' | 'send'; readonly backend: Backend; readonly request: RequestHead }
+  | {
+      readonly kind: 'handoff' | 'send'
+      readonly choice: Choice
+      /** The head that the origin gets if it is this one. */
+      requestFor(backend: Backend): RequestHead
+    }
   | { readonly kind: 'respond'; readonly answer: LocalAnswer }
 
 /**
- * What is to be done with a request; `named`: the backend to which it is handed off, if that is decided already.
+ * What is to be done with a request; `named`: the backend or director to which it is handed off, if that is decided already.
  * Throws route-missing, upgrade-required, handler-failed, handler-timeout, backend-unknown, or the reason of the
  * context's signal.
  */
@@ -49,10 +55,11 @@ export async function rule(
   if (decision.kind === 'handoff' && !asked.isUpgrade) {
     throw new HeadraceError('upgrade-required', `a handoff of ${view.method} ${view.path}`)
   }
-  const backend = backendOf(service, decision.backend)
-  const ruled = [service.options.headers, ...rules].reduce(applyRules, view.headers.fields)
-  const request = { ...view.head(), fields: withHost(ruled, backend.options.overrideHost) }
-  return { kind: decision.kind, backend, request }
+  const choice = choiceOf(service, decision.backend, view)
+  const head = view.head()
+  const ruled = [service.options.headers, ...rules].reduce(applyRules, head.fields)
+  const requestFor = ({ options }: Backend) => ({ ...head, fields: withHost(ruled, options.overrideHost) })
+  return { kind: decision.kind, choice, requestFor }
 }
 
 interface Decided {
@@ -83,14 +90,4 @@ async function decide(service: Service, view: RequestView, context: HandlerConte
   if (route !== undefined) return { decision: route.action, rules: [route.headers] }
   const what = `${view.method} ${view.path} of service ${options.id}`
   throw new HeadraceError(view.isUpgrade ? 'route-missing' : 'upgrade-required', what)
-}
-
-function backendOf(service: Service, name: string): Backend {
-  const backend = service.backends.get(name)
-  if (backend !== undefined) return backend
-  const known = [...service.backends.keys()].join(', ')
-  throw new HeadraceError(
-    'backend-unknown',
-    `${JSON.stringify(name)}; service ${service.options.id} has ${known}`,
-  )
 }

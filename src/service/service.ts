@@ -2,6 +2,8 @@
 
 import type { Backend, BackendOptions } from '../dial/backend.ts'
 import { createBackend } from '../dial/backend.ts'
+import type { Director, DirectorOptions } from '../dial/director.ts'
+import { createDirector } from '../dial/director.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
 import type { Handler } from '../handoff/handler.ts'
 import { loadHandler } from '../handoff/handler.ts'
@@ -15,6 +17,8 @@ export interface ServiceOptions {
   /** The product switch. */
   readonly websockets: boolean
   readonly backends: readonly BackendOptions[]
+  /** Their names and those of the backends are different ones. */
+  readonly directors: readonly DirectorOptions[]
   /** For each request that goes to an origin. */
   readonly headers: HeaderRules
   /** Asked in order, if there is no handler. */
@@ -29,6 +33,7 @@ export interface ServiceOptions {
 export interface Service {
   readonly options: ServiceOptions
   readonly backends: ReadonlyMap<string, Backend>
+  readonly directors: ReadonlyMap<string, Director>
   readonly routes: readonly Route[]
   /** Resolves when the handler's module is loaded; rejects with config-invalid. */
   readonly handler: Promise<Handler> | Handler | null
@@ -40,10 +45,18 @@ export function createService(options: ServiceOptions): Service {
   const loading = typeof handler === 'string' ? loadHandler(handler) : (handler ?? null)
   // Whoever waits for it is told; nobody waiting is no reason to end the process.
   if (loading instanceof Promise) loading.catch(() => {})
+  const backends = new Map(backendsOf(options).map((backend) => [backend.name, createBackend(backend)]))
   return {
     options,
-    backends: new Map(options.backends.map((backend) => [backend.name, createBackend(backend)])),
+    backends,
+    directors: new Map(options.directors.map((one) => [one.name, createDirector(one, backends)])),
     routes: options.routes.map(compileRoute),
     handler: loading,
   }
+}
+
+/** Ejected is who is passed by for others: a backend that is in no director has none. */
+function backendsOf({ backends, directors }: ServiceOptions): BackendOptions[] {
+  const members = new Set(directors.flatMap((director) => director.members.map(({ backend }) => backend)))
+  return backends.map((one) => (members.has(one.name) ? one : { ...one, ejection: undefined }))
 }

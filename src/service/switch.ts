@@ -20,7 +20,7 @@ export type Switched = Readonly<Record<string, SwitchState>>
 export interface Switches {
   isOn(service: string): boolean
   state(service: string): SwitchState
-  /** Resolves with the state before, when the new one holds and is on the disk. Throws state-unusable. */
+  /** Resolves with the state before, when the new one holds and is on the disk. Throws state-failed. */
   set(service: string, websockets: SwitchValue): Promise<SwitchState>
   readonly switched: Switched
 }
@@ -34,7 +34,7 @@ export interface SwitchOptions {
   readonly switched?: Switched
 }
 
-/** Throws state-unusable if what was switched can't be read. */
+/** Throws state-failed if what was switched can't be read. */
 export function createSwitches({ services, file, switched: given = {} }: SwitchOptions): Switches {
   const initial = new Map(services.map(({ id, websockets }) => [id, websockets]))
   let switched: Switched = file === null ? given : readSwitched(file)
@@ -80,7 +80,7 @@ async function writeSwitched(file: string, services: Switched): Promise<void> {
   try {
     await writeDurably(file, text, { mode: 0o600 })
   } catch (error) {
-    throw new HeadraceError('state-unusable', `${file} can't be written: ${codeOf(error)}`, error)
+    throw new HeadraceError('state-failed', `${file} can't be written: ${codeOf(error)}`, error)
   }
 }
 
@@ -91,10 +91,11 @@ function readSwitched(file: string): Switched {
   } catch (error) {
     // Nothing was switched yet. Anything else must not turn a service on or off.
     if (['ENOENT', 'ENOTDIR'].includes(codeOf(error))) return {}
-    throw new HeadraceError('state-unusable', `${file} can't be read: ${codeOf(error)}`, error)
+    throw new HeadraceError('state-failed', `${file} can't be read: ${codeOf(error)}`, error)
   }
   const services = parseSwitched(text)
-  if (services === undefined) throw new HeadraceError('state-unusable', `${file} is not what headrace wrote`)
+  if (services === undefined)
+    throw new HeadraceError('state-failed', `${file} is not what headrace wrote: mend or remove it`)
   return services
 }
 

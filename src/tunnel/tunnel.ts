@@ -35,6 +35,8 @@ export class Tunnel implements SpliceOwner {
   /** Told once, when both connections are over. The same function for all tunnels of an edge. */
   readonly settle: (tunnel: Tunnel, end: SpliceEnd) => void
   splicing: Splicing | null = null
+  /** Where its usage is counted; -1 while it is not. */
+  meterSlot = -1
 
   constructor(facts: TunnelFacts, backend: Backend, settle: (tunnel: Tunnel, end: SpliceEnd) => void) {
     this.facts = facts

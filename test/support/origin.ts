@@ -40,12 +40,19 @@ export interface Origin {
   readonly count: number
   /** The next connection that nobody has taken yet. */
   next(): Promise<Peer>
+  /** Accepts no more; what is open stays open. */
+  stop(): Promise<void>
 }
 
 /** `answer`: what the origin does with each connection; without it the test plays it. */
 export async function startOrigin(
   t: Test,
-  { answer, tls, host = '127.0.0.1' }: { answer?: (peer: Peer) => void; tls?: Pem; host?: string } = {},
+  {
+    answer,
+    tls,
+    host = '127.0.0.1',
+    port: wanted = 0,
+  }: { answer?: (peer: Peer) => void; tls?: Pem; host?: string; port?: number } = {},
 ): Promise<Origin> {
   const waiting: ((peer: Peer) => void)[] = []
   const arrived: Peer[] = []
@@ -65,7 +72,7 @@ export async function startOrigin(
       ? createServer(options, accept)
       : createTlsServer({ ...options, cert: tls.certificate, key: tls.key }, accept)
   server.on('tlsClientError', () => {})
-  server.listen({ port: 0, host, backlog: 4096 })
+  server.listen({ port: wanted, host, backlog: 4096 })
   await once(server, 'listening')
   t.teardown(() => {
     for (const socket of sockets) socket.destroy()
@@ -80,6 +87,11 @@ export async function startOrigin(
     next() {
       const peer = arrived.shift()
       return peer === undefined ? new Promise((resolve) => waiting.push(resolve)) : Promise.resolve(peer)
+    },
+    async stop() {
+      // The handle is closed at once; node's `close` waits for what is open.
+      server.close()
+      await new Promise(setImmediate)
     },
   }
 }

@@ -1,11 +1,18 @@
 // A tunnel in front of an origin, torn down with its test; its events can be waited for.
 
 import type { Test } from 'tap'
-import type { ClosedEvent, ConfigInput, ListenerInput, RefusedEvent, Tunnel } from '../../src/index.ts'
+import type {
+  ClosedEvent,
+  ConfigInput,
+  HealthEvent,
+  ListenerInput,
+  RefusedEvent,
+  Tunnel,
+} from '../../src/index.ts'
 import { createTunnel } from '../../src/index.ts'
 
-type ServiceInput = ConfigInput['services'][number]
-type BackendInput = ServiceInput['backends'][number]
+export type ServiceInput = ConfigInput['services'][number]
+export type BackendInput = ServiceInput['backends'][number]
 
 export interface Started {
   readonly tunnel: Tunnel
@@ -14,6 +21,8 @@ export interface Started {
   /** The next tunnel that is closed, or has been and was not asked for yet. */
   closed(): Promise<ClosedEvent>
   refused(): Promise<RefusedEvent>
+  /** The next time that a backend becomes healthy or unhealthy. */
+  health(): Promise<HealthEvent>
 }
 
 export interface Wanted {
@@ -39,9 +48,10 @@ export async function startTunnel(t: Test, origin: string, wanted: Wanted = {}):
   })
   const closed = queue<ClosedEvent>((tell) => tunnel.on('closed', tell))
   const refused = queue<RefusedEvent>((tell) => tunnel.on('refused', tell))
+  const health = queue<HealthEvent>((tell) => tunnel.on('health', tell))
   t.teardown(() => tunnel.close())
   const { addresses } = await tunnel.listen(listeners)
-  return { tunnel, address: addresses[0] ?? '', addresses, closed, refused }
+  return { tunnel, address: addresses[0] ?? '', addresses, closed, refused, health }
 }
 
 function queue<Item>(subscribe: (tell: (item: Item) => void) => void): () => Promise<Item> {

@@ -93,10 +93,8 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   const events = new Int32Array(BATCH * EVENT_WORDS)
   const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES)
   const flags = new Uint8Array(tables.slots * 2)
-  /**
-   * By slot: the generation of the tunnel that is here, 0 for none. The tables don't tell: main writes a slot's next tunnel
-   * into them from when it has heard of the end, while events of the last one may still be under way here.
-   */
+  // By slot: the generation of the tunnel that is here, 0 for none. The tables may have the slot's next one already, while
+  // events of the last one are still under way here.
   const here = new Int32Array(tables.slots)
   /** By slot: which side's FIN came first, plus one. */
   const first = new Uint8Array(tables.slots)
@@ -194,10 +192,9 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     else fail(side, error)
   }
 
-  /** Nothing more for now, and all of it has been sent. */
+  /** Nothing more for now, and all of it has been sent. What comes for a side that is being finished is dropped here. */
   function emptied(side: number): void {
     flags[side] = flagsOf(side) & ~READABLE
-    // What comes to a side that is being finished is dropped here, and not redirected.
     if ((flagsOf(side ^ 1) & FINISHING) === 0) redirect?.emptied(side)
   }
 

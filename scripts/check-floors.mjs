@@ -5,6 +5,7 @@ import { dirname, join, normalize, relative } from 'node:path'
 
 const floors = {
   errors: 0,
+  durable: 0,
   end: 0,
   linux: 0,
   'operator-errors': 0,
@@ -24,8 +25,10 @@ const floors = {
   observe: 3,
   usage: 3,
   connection: 4,
+  operations: 4,
   edge: 5,
   config: 6,
+  admin: 6,
   index: 7,
   process: 7,
   cli: 8,
@@ -43,8 +46,8 @@ const owned = [
   {
     pattern: /^import (?!\{ STATUS_CODES \}).* from '(node:)?http'/,
     valueOnly: true,
-    rooms: ['plain', 'cli'],
-    why: "node's HTTP is for the plain branch",
+    rooms: ['plain', 'admin', 'cli'],
+    why: "node's HTTP is for the plain branch and the admin API",
   },
   { pattern: /from 'pino'/, valueOnly: false, rooms: ['observe'], why: 'only observe writes lines' },
   {

@@ -35,6 +35,7 @@ import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
 import type { Ruling } from './service/rule.ts'
 import { rule } from './service/rule.ts'
 import type { Service } from './service/service.ts'
+import type { Switches } from './service/switch.ts'
 import type { ServiceTable } from './service/table.ts'
 import { throwIfAborted } from './signal.ts'
 import { conclude } from './transport/conclude.ts'
@@ -53,6 +54,7 @@ export interface Limits extends HeadLimits {
 /** What the way needs of the edge around it. */
 export interface Surroundings {
   readonly services: ServiceTable
+  readonly switches: Switches
   readonly tunnels: Registry
   readonly usage: Pick<Usage, 'begin' | 'settle'>
   /** Counts what gates limit. */
@@ -72,6 +74,8 @@ export interface Way {
   upgrade(client: Client, head: RequestHead, rest: Buffer | null, named?: string | null): Promise<void>
   /** From now on upgrades are refused, and plain connections end with their answer. */
   drain(): void
+  /** WebSockets were switched off for a service: ends what is on its way to become one. */
+  refuse(service: string): void
   /** Ends everything that is not a tunnel. */
   abort(): void
 }
@@ -93,7 +97,7 @@ interface Course {
 type Given = Exclude<Ruling, { readonly kind: 'respond' }>
 
 export function createWay(surroundings: Surroundings): Way {
-  const { services, tunnels, usage, ledger, engine, loop, observer, limits, newId } = surroundings
+  const { services, switches, tunnels, usage, ledger, engine, loop, observer, limits, newId } = surroundings
   const courses = new Set<Course>()
   let isDraining = false
   const plain = createPlainServer({ newId, decide: decidePlain, upgrade, passedOver, answered }, limits)
@@ -153,8 +157,7 @@ export function createWay(surroundings: Surroundings): Way {
     course.service = service
     setUp.enter('gate')
     if (isDraining) throw new HeadraceError('draining')
-    if (!service.options.websockets)
-      throw new HeadraceError('websockets-off', `service ${service.options.id}`)
+    if (!switches.isOn(service.options.id)) throw switchedOff(service.options.id)
     const passing = service.gate === null ? undefined : pass(course, service.gate, client, head)
     // Most gates count nothing, and nobody has to wait.
     if (passing !== undefined) await passing
@@ -340,13 +343,23 @@ export function createWay(surroundings: Surroundings): Way {
     plain.close(false)
   }
 
+  function refuseService(id: string): void {
+    for (const { setUp, service } of courses) {
+      if (service?.options.id === id) setUp.abort(switchedOff(id))
+    }
+  }
+
   function abort(): void {
     isDraining = true
     for (const { setUp } of courses) setUp.abort(new HeadraceError('draining'))
     plain.close(true)
   }
 
-  return { serve, upgrade, drain, abort }
+  return { serve, upgrade, drain, refuse: refuseService, abort }
+}
+
+function switchedOff(id: string): HeadraceError {
+  return new HeadraceError('websockets-off', `${id}; switch them on with: headrace websockets on ${id}`)
 }
 
 /** What comes before the head: the PROXY header, TLS. */

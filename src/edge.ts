@@ -14,7 +14,6 @@ import { chooseEngine } from './engine/choose.ts'
 import type { HeadraceError } from './errors.ts'
 import type { CountingLedger } from './gate/ledger.ts'
 import { createLedger } from './gate/ledger.ts'
-import type { SpikeState } from './gate/seats.ts'
 import { fieldsOf } from './head/head.ts'
 import type { Checks } from './health/checks.ts'
 import { createChecks } from './health/checks.ts'
@@ -24,10 +23,13 @@ import type { EdgeEvents, Observer } from './observe/observer.ts'
 import { createObserver } from './observe/observer.ts'
 import type { WebhookOptions } from './observe/webhook.ts'
 import { createWebhook } from './observe/webhook.ts'
+import type { Operations } from './operations.ts'
+import { createOperations } from './operations.ts'
 import type { Service, ServiceOptions } from './service/service.ts'
 import { createService } from './service/service.ts'
 import type { BackendStatus } from './service/status.ts'
-import { backendStatus } from './service/status.ts'
+import type { Switched } from './service/switch.ts'
+import { createSwitches, switchFileIn } from './service/switch.ts'
 import { serviceTable } from './service/table.ts'
 import { Registry } from './tunnel/registry.ts'
 import type { Amounts } from './usage/amounts.ts'
@@ -39,7 +41,7 @@ export interface EdgeOptions {
   readonly limits: Limits
   readonly engine: EngineChoice
   readonly log: LogOptions
-  /** Where usage is kept; without it, it is counted for this process alone. */
+  /** Where switch and usage are kept; without it, usage is counted for this process alone. */
   readonly stateDirectory: string | undefined
   /** The name of this process among those that share a state directory; default `main`. */
   readonly writer?: string
@@ -49,15 +51,24 @@ export interface EdgeOptions {
   readonly webhook: WebhookOptions | undefined
   /** What `close` waits for tunnels to end if it isn't told, in ms. */
   readonly drainTimeoutMs: number
+  /** Set for an edge that is one of several processes: there is more of what it is asked for elsewhere. */
+  readonly worker?: WorkerIdentity
 }
 
-export interface Edge extends EventEmitter<EdgeEvents> {
+export interface WorkerIdentity {
+  /** `worker-0`, `worker-1`, …: the same for whoever takes its place after a fall. */
+  readonly name: string
+  /** What was switched before, and is kept elsewhere. */
+  readonly switched: Switched
+}
+
+export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   /**
-   * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included.
-   * The checks of backends begin with it. Throws listen-failed or config-invalid; state-locked or state-failed if usage
-   * can't be kept.
+   * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included, and with what
+   * closes these alone. The checks of backends begin with it. Throws listen-failed or config-invalid; state-locked or
+   * state-failed if usage can't be kept.
    */
-  listen(listeners: readonly ListenerOptions[]): Promise<{ addresses: string[] }>
+  listen(listeners: readonly ListenerOptions[]): Promise<Opened>
   /**
    * Hands over an `upgrade` event of a node http or https server. The connection is answered, tunnelled and closed by
    * the edge from now on, whatever happens. `backend`: a backend or director of the service that has the request's
@@ -66,6 +77,8 @@ export interface Edge extends EventEmitter<EdgeEvents> {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
   /** The number of open tunnels. */
   readonly size: number
+  /** What moves the bytes of plain tunnels, and why it is that. */
+  readonly engine: { readonly name: string; readonly reason: string }
   /** How the backends do, in the order of the config. */
   backends(): BackendStatus[]
   /**
@@ -75,8 +88,6 @@ export interface Edge extends EventEmitter<EdgeEvents> {
   usage(month?: string, service?: string): Promise<UsageReport>
   /** What this process has counted since it started, by service: for metrics. */
   usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
-  /** What the gates of this process have decided. */
-  gates(): readonly GateReport[]
   /**
    * Stops accepting, waits up to `drainMs` for the tunnels to end, and ends the rest. A second call with less time
    * shortens the wait.
@@ -84,35 +95,44 @@ export interface Edge extends EventEmitter<EdgeEvents> {
   close(options?: { readonly drainMs?: number }): Promise<void>
 }
 
-export interface GateReport {
-  readonly service: string
-  /** How many requests each rule, rate and limit has decided or noted, by its name. */
-  readonly counts: Readonly<Record<string, number>>
-  /** Null if it expects no number, nobody has come yet, or another process counts. */
-  readonly spike: SpikeState | null
+export interface Opened {
+  readonly addresses: string[]
+  /** Stops accepting there. What was accepted lives on. */
+  close(): Promise<void>
 }
 
 /** After the drain, how long the ends of the rest may take, in ms. */
 const CLOSE_TIMEOUT_MS = 3_000
 
-/** `shared`: a ledger that counts for several processes. Throws config-invalid, or engine-unavailable. */
+/**
+ * `shared`: a ledger that counts for several processes. Throws config-invalid, engine-unavailable, or state-failed.
+ */
 export function createEdge(options: EdgeOptions, shared: CountingLedger | null = null): Edge {
   const events = new EventEmitter<EdgeEvents>()
-  const lines = createLines(options.log)
+  const { worker } = options
+  const lines = createLines(options.log, worker?.name)
   const tunnels = new Registry()
   const services = options.services.map(createService)
-  const listeners: Listener[] = []
+  const listeners = new Set<Listener>()
   const { engine, loop, reason } = chooseEngine(options.engine)
   const trouble = (what: HeadraceError) => observer.trouble(what)
   const webhook = options.webhook === undefined ? null : createWebhook(options.webhook, trouble)
   const usage = createUsage(options, trouble)
-  const newId = idSource()
+  const newId = idSource(worker?.name)
   const observer = createObserver(lines, events, webhook)
   const { redis } = options
   const ledger = shared ?? createLedger({ redis, onCrossing: observer.spike, onTrouble: trouble })
   const checks = watchHealth(services, observer)
+  const { stateDirectory } = options
+  const switches = createSwitches({
+    services: options.services,
+    // Of several workers, the program keeps it.
+    file: worker !== undefined || stateDirectory === undefined ? null : switchFileIn(stateDirectory),
+    switched: worker?.switched ?? {},
+  })
   const way = createWay({
     services: serviceTable(services),
+    switches,
     tunnels,
     usage,
     ledger,
@@ -123,7 +143,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     newId,
   })
 
-  async function open(wanted: readonly ListenerOptions[]): Promise<{ addresses: string[] }> {
+  async function open(wanted: readonly ListenerOptions[]): Promise<Opened> {
     await Promise.all([usage.open(), ledger.ready(), ...services.map(({ handler }) => handler)])
     const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, trouble, loop)))
     const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
@@ -132,11 +152,19 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
       await Promise.all(opened.map((listener) => listener.close()))
       throw failed.reason
     }
-    // Behind whatever the program says of the addresses.
-    if (listeners.length === 0) setImmediate(() => lines.engine(engine.name, reason))
-    listeners.push(...opened)
+    // Behind whatever the program says of the addresses. Of several workers, the program says it once.
+    if (listeners.size === 0 && worker === undefined) setImmediate(() => lines.engine(engine.name, reason))
+    for (const listener of opened) listeners.add(listener)
     checks.start()
-    return { addresses: opened.map(({ address }) => address) }
+    return {
+      addresses: opened.map(({ address }) => address),
+      close: () => closeListeners(opened),
+    }
+  }
+
+  async function closeListeners(some: readonly Listener[]): Promise<void> {
+    const open = some.filter((listener) => listeners.delete(listener))
+    await Promise.all(open.map((listener) => listener.close()))
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void {
@@ -151,35 +179,29 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     // Whoever waits already is hurried by the later call.
     hurry.abort()
     hurry = new AbortController()
-    const closing = listeners.splice(0).map((listener) => listener.close())
+    const closing = closeListeners([...listeners])
     checks.stop()
     way.drain()
     await tunnels.empty(drainMs, hurry.signal)
     way.abort()
-    await tunnels.stopAll('fin')
+    await tunnels.stop('fin')
     await tunnels.empty(CLOSE_TIMEOUT_MS)
-    await Promise.all(closing)
+    await closing
     await usage.close()
     ledger.close()
     webhook?.close()
   }
 
-  function gates(): GateReport[] {
-    return services.flatMap(({ gate, options: { id } }) =>
-      gate === null ? [] : [{ service: id, counts: gate.counts, spike: ledger.spikes(id) }],
-    )
-  }
-
-  const methods = {
+  const operations = createOperations({ services, registry: tunnels, switches, ledger, refuse: way.refuse })
+  const own = {
     listen: open,
     upgrade,
-    backends: () => backendStatus(services),
-    gates,
+    engine: { name: engine.name, reason },
     usage: usage.report,
     usageSinceStart: usage.sinceStart,
     close,
   }
-  return Object.defineProperty(Object.assign(events, methods), 'size', {
+  return Object.defineProperty(Object.assign(events, operations, own), 'size', {
     get: () => tunnels.size,
   }) as unknown as Edge
 }
@@ -203,11 +225,12 @@ function watchHealth(services: readonly Service[], observer: Observer): Checks {
   return createChecks(all.map(({ backend }) => backend))
 }
 
-/** Ids that are short, and unlike those of other processes and earlier runs. */
-function idSource(): () => string {
-  const run = Math.floor(Math.random() * 36 ** 5)
+/** Ids that are short, and unlike those of other workers and earlier runs. */
+function idSource(worker = ''): () => string {
+  const random = Math.floor(Math.random() * 36 ** 5)
     .toString(36)
     .padStart(5, '0')
+  const run = random + Number(worker.replace(/[^0-9]/g, '')).toString(36)
   let count = 0
   return () => {
     count += 1

@@ -112,7 +112,7 @@ const table = {
     'edge',
     'refused',
     'WebSockets are switched off for this service',
-    'set `websockets: on` for the service',
+    'switch them on: `headrace websockets on SERVICE`, the admin API, or `websockets: on` in the config',
   ],
   'rule-denied': [
     403,

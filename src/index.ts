@@ -17,6 +17,7 @@ import { parseConfig, parseDuration, parseListeners } from './config/parse.ts'
 import type { ConfigInput, ListenerInput } from './config/schema.ts'
 import { createEdge } from './edge.ts'
 import type { EdgeEvents } from './observe/observer.ts'
+import type { Operations } from './operations.ts'
 import type { BackendStatus } from './service/status.ts'
 import type { Amounts } from './usage/amounts.ts'
 import type { UsageReport } from './usage/report.ts'
@@ -39,11 +40,15 @@ export type {
   RefusedEvent,
   TroubleEvent,
 } from './observe/observer.ts'
+export type { Operations, ServiceRecord, Switching } from './operations.ts'
 export type { BackendStatus } from './service/status.ts'
+export type { SwitchState, SwitchValue } from './service/switch.ts'
+export type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunnel/listing.ts'
 export type { Amounts } from './usage/amounts.ts'
 export type { ServiceUsage, UsageReport } from './usage/report.ts'
 
-export interface Tunnel extends EventEmitter<EdgeEvents> {
+/** `websockets`, `tunnels`, `find`, `end`, `services` and `backends` are what the admin API is made of. */
+export interface Tunnel extends EventEmitter<EdgeEvents>, Operations {
   /**
    * Opens listeners, all or none; those of the options if none are given. Resolves with their addresses, ports that
    * the system chose included; checks of backends begin with it. Throws HeadraceError `listen-failed` or `config-invalid`;
@@ -78,15 +83,19 @@ export interface Tunnel extends EventEmitter<EdgeEvents> {
 
 /**
  * Creates a tunnel that listens nowhere yet. The options are those of the config file, with functions where it has
- * paths of modules; `listeners` may be left out. Throws HeadraceError `config-invalid` with every problem in its text.
+ * paths of modules; `listeners` may be left out. `workers` and `admin` are for the program: a library is one process.
+ * With a `stateDirectory` it is kept there what is switched. Throws HeadraceError `config-invalid` with every problem in its text.
  */
 export function createTunnel(options: ConfigInput): Tunnel {
   const config = parseConfig(options)
   const edge = createEdge(config.edge)
   const { listen, close } = edge
   return Object.assign(edge, {
-    listen: (listeners?: readonly ListenerInput[]) =>
-      listen(listeners === undefined ? config.listeners : parseListeners(listeners)),
+    async listen(listeners?: readonly ListenerInput[]) {
+      const wanted = listeners === undefined ? config.listeners : parseListeners(listeners)
+      const { addresses } = await listen(wanted)
+      return { addresses }
+    },
     close: ({ drain = 0 }: { readonly drain?: string | number } = {}) =>
       close({ drainMs: parseDuration(drain) }),
   })

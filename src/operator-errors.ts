@@ -18,6 +18,13 @@ export const operatorErrors = {
     'a listener could not be opened',
     'choose another address, or free this one',
   ],
+  'process-silent': [
+    null,
+    'operator',
+    'error',
+    'a process of this program did not answer',
+    'try again, and see its log lines',
+  ],
   'state-locked': [
     null,
     'operator',

@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
@@ -35,7 +35,12 @@ const SMALL = LISTENERS + SERVICES
 const NO_RULES = { set: [], add: [], remove: [] }
 
 function read(text: string, environment: Readonly<Record<string, string>> = {}): Config {
-  const { locate: _, ...config } = readConfig(text, '/etc/headrace/headrace.yaml', environment)
+  const {
+    locate: _,
+    file: __,
+    text: ___,
+    ...config
+  } = readConfig(text, '/etc/headrace/headrace.yaml', environment)
   return config
 }
 
@@ -125,21 +130,41 @@ t.test('what is left out has its default', (t) => {
       drainTimeoutMs: 60_000,
       stateDirectory: '/etc/headrace/state',
     },
-    notice: '',
+    workers: availableParallelism(),
+    admin: null,
   })
   t.end()
 })
 
-t.test('what has no effect yet is named in one sentence', (t) => {
-  const notice = (more: string) => read(`${SMALL}${more}`).notice
-  t.equal(notice('workers: 1\nengine: stream\n'), '')
-  t.equal(notice('workers: auto\nengine: auto\n'), '')
-  t.equal(notice('workers: 4\n'), 'workers: 4 has no effect in this version yet')
-  t.equal(notice('engine: epoll\n'), '')
-  t.equal(
-    notice('admin: { address: "127.0.0.1:1" }\nworkers: 2\n'),
-    'admin, workers: 2 have no effect in this version yet',
-  )
+t.test('an admin address that others reach needs TLS and tokens', (t) => {
+  const said = (admin: string) => complaints(() => read(`${SMALL}admin: ${admin}\n`))
+  for (const address of [
+    '127.0.0.1:9901',
+    '127.9.9.9:1',
+    '[::1]:9901',
+    'localhost:9901',
+    'unix:/run/admin.sock',
+  ]) {
+    t.strictSame(said(`{ address: "${address}" }`), [], address)
+  }
+  for (const address of [':9901', '0.0.0.0:9901', '10.0.0.5:9901', '[::]:9901', 'admin.example.com:9901']) {
+    t.match(
+      said(`{ address: "${address}" }`),
+      [/admin\.address: .*there is no tls and no tokens; write 127/],
+      address,
+    )
+    t.match(said(`{ address: "${address}", tokens: t.json }`), [/there is no tls;/], address)
+    t.match(
+      said(`{ address: "${address}", tls: { certificate: c, key: k } }`),
+      [/there is no tokens;/],
+      address,
+    )
+    t.strictSame(
+      said(`{ address: "${address}", tls: { certificate: c, key: k }, tokens: t.json }`),
+      [],
+      address,
+    )
+  }
   t.end()
 })
 

@@ -17,7 +17,7 @@ import { readMonth } from '../src/usage/month.ts'
 import { readUsage } from '../src/usage/usage.ts'
 import { switching, upgradeRequest } from './support/origin.ts'
 import { placeOf } from './support/peer.ts'
-import { startProgram } from './support/program.ts'
+import { killWhole, startProgram } from './support/program.ts'
 import { generator } from './support/splices.ts'
 
 const RUNS = 10
@@ -184,7 +184,7 @@ log: { level: warn }
       while (ledger.given.connections < 450 + 40 * run)
         await new Promise((resolve) => setTimeout(resolve, 10))
       const killedAt = performance.now()
-      program.child.kill('SIGKILL')
+      killWhole(program)
       over.abort()
       await program.ended
       await all

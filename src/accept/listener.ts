@@ -3,9 +3,8 @@
 //   closed ──listen()──▶ listening ──close()──▶ closed        errors while accepting change nothing: they are told
 
 import { once } from 'node:events'
-import { lstat, unlink } from 'node:fs/promises'
-import type { ListenOptions, Server, SocketConstructorOpts } from 'node:net'
-import { connect, createServer, Socket } from 'node:net'
+import type { Server, SocketConstructorOpts } from 'node:net'
+import { createServer, Socket } from 'node:net'
 import { HeadraceError } from '../errors.ts'
 import { F_DUPFD_CLOEXEC, systemError } from '../linux/libc.ts'
 import type { Loop } from '../linux/loop.ts'
@@ -23,11 +22,15 @@ import { loadCertificates } from './certificates.ts'
 import type { Client, Sender } from './client.ts'
 import type { Handshakes } from './handshakes.ts'
 import { createHandshakes } from './handshakes.ts'
+import type { Place } from './place.ts'
+import { BACKLOG, failedToListen, placeOf, removeStale } from './place.ts'
 import { watchDescriptors } from './spare.ts'
 
 export interface ListenerOptions extends TcpOptions {
   /** `127.0.0.1:8080`, `[::1]:8443`, `:8080` for all interfaces, or `unix:/run/headrace.sock`. Port 0 is a free one that the system chooses. */
   readonly address: string
+  /** A listening or bound socket of this address that the process has inherited, and that the listener owns from now on. */
+  readonly descriptor?: number
   readonly tls: TlsOptions | undefined
   /** Addresses and CIDR blocks that may, and must, send a PROXY header. */
   readonly proxyProtocol: { readonly from: readonly string[] } | undefined
@@ -49,12 +52,6 @@ export interface Listener {
   /** Stops accepting. What was accepted lives on. */
   close(): Promise<void>
 }
-
-/** The longest queue of connections that wait to be accepted; the system may have a lower limit (listen(2)). */
-const BACKLOG = 4_096
-
-/** sun_path without its final NUL (unix(7)). Node 20 cuts a longer path short without a word. */
-const UNIX_PATH_BYTES = 107
 
 /**
  * Opens a listener. `onConnection` owns each arrival from the call on; `onTrouble` is told what an operator should know.
@@ -80,7 +77,7 @@ export async function listen(
     keepAliveInitialDelay: options.keepaliveMs,
   })
   try {
-    await bind(server, where, options.address)
+    await bind(server, where, options)
   } catch (error) {
     certificates?.close()
     throw error
@@ -88,7 +85,7 @@ export async function listen(
   if (calls !== null) tune(calls, descriptorOf(server), options)
   let acceptor: Pick<Acceptor, 'close'> | null = null
   const listener: Listener = {
-    address: addressOf(server),
+    address: options.descriptor === undefined ? addressOf(server) : options.address,
     isUnix: where.path !== undefined,
     handshakes: certificates === null ? null : createHandshakes(certificates),
     proxyFrom,
@@ -170,66 +167,18 @@ export function senderOf(address: string, port: number, { forwardedFrom }: Liste
 /** Every socket has a listener for errors from birth on; whoever owns it adds one that does something. */
 function ignore(): void {}
 
-function placeOf(address: string): ListenOptions {
-  if (address.startsWith('unix:')) return { path: pathOf(address), backlog: BACKLOG }
-  const [, v6, v4, port] = /^(?:\[([^\]]+)\]|([^:]*)):([0-9]{1,5})$/.exec(address) ?? []
-  if (port === undefined || Number(port) > 65_535) {
-    throw new HeadraceError(
-      'config-invalid',
-      `${JSON.stringify(address)} is no address to listen on: host:port or unix:/path`,
-    )
-  }
-  const host = v6 ?? v4
-  return { port: Number(port), backlog: BACKLOG, ...(host ? { host } : {}) }
-}
-
-function pathOf(address: string): string {
-  const path = address.slice('unix:'.length)
-  if (path === '' || path.includes('\0') || Buffer.byteLength(path) > UNIX_PATH_BYTES) {
-    const detail = `${JSON.stringify(address)} needs a path of 1 to ${UNIX_PATH_BYTES} bytes`
-    throw new HeadraceError('config-invalid', detail)
-  }
-  return path
-}
-
-async function bind(server: Server, place: ListenOptions, address: string): Promise<void> {
+async function bind(server: Server, place: Place, { address, descriptor }: ListenerOptions): Promise<void> {
   try {
-    if (place.path !== undefined) await removeStale(place.path)
-    server.listen(place)
+    // Node takes the length of the queue from the options only if it opens the socket itself.
+    if (descriptor !== undefined) server.listen({ fd: descriptor }, BACKLOG)
+    else {
+      if (place.path !== undefined) await removeStale(place.path)
+      server.listen({ ...place, backlog: BACKLOG })
+    }
     await once(server, 'listening')
   } catch (error) {
-    if (error instanceof HeadraceError) throw error
-    const { code = String(error) } = error as NodeJS.ErrnoException
-    throw new HeadraceError('listen-failed', `${code} ${address}${hintFor(code)}`, error)
+    throw failedToListen(address, error)
   }
-}
-
-function hintFor(code: string): string {
-  if (code === 'EADDRINUSE') return ': something else listens there'
-  if (code === 'EACCES') return ': not allowed, ports below 1024 need privileges'
-  if (code === 'EADDRNOTAVAIL') return ': this machine does not have the address'
-  return ''
-}
-
-/** A socket file that nobody listens on any more is left over from a process that was killed. */
-async function removeStale(path: string): Promise<void> {
-  const found = await lstat(path).catch(() => null)
-  if (found === null) return
-  if (!found.isSocket())
-    throw new HeadraceError('listen-failed', `unix:${path} exists and is no socket: move it away`)
-  const probe = connect(path)
-  probe.on('error', ignore)
-  const code = await once(probe, 'connect').then(
-    () => 'EADDRINUSE',
-    (error: NodeJS.ErrnoException) => error.code,
-  )
-  probe.destroy()
-  // EAGAIN: somebody listens, with a full queue (unix(7)).
-  if (code === 'EADDRINUSE' || code === 'EAGAIN') {
-    throw new HeadraceError('listen-failed', `EADDRINUSE unix:${path}: another process listens there`)
-  }
-  // Whatever else keeps us from asking (EACCES) keeps us from removing, too: then bind(2) says what is wrong.
-  if (code === 'ECONNREFUSED') await unlink(path)
 }
 
 function addressOf(server: Server): string {

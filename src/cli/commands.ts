@@ -10,14 +10,14 @@ import { jsonSchema } from '../config/schema.ts'
 import { createBackend } from '../dial/backend.ts'
 import { HeadraceError } from '../errors.ts'
 import { loadHandler } from '../handoff/handler.ts'
-import { start } from '../process/main.ts'
+import { startPrimary } from '../process/primary.ts'
 import type { Wanted } from './usage.ts'
 import { printUsage } from './usage.ts'
 
 export async function run(file: string): Promise<number> {
   const config = await load(file)
   if (config === null) return 1
-  const running = await start(config).catch((error: unknown) => reasonsOf(error, config))
+  const running = await startPrimary(config).catch((error: unknown) => reasonsOf(error, config))
   if (Array.isArray(running)) return complain(running, file)
   process.stdout.write(`headrace listens on ${running.addresses.join(', ')}\n`)
   await running.stopped
@@ -53,11 +53,9 @@ export function printSchema(): number {
 }
 
 /** Null if it is not valid: every problem has been told. */
-async function load(file: string): Promise<LoadedConfig | null> {
+export async function load(file: string): Promise<LoadedConfig | null> {
   try {
-    const config = await loadConfig(file, process.env)
-    if (config.notice !== '') process.stderr.write(`headrace: warning: ${config.notice}\n`)
-    return config
+    return await loadConfig(file, process.env)
   } catch (error) {
     if (!(error instanceof HeadraceError)) throw error
     complain(problemsOf(error), file)

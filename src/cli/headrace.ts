@@ -10,7 +10,11 @@ import { HeadraceError } from '../errors.ts'
 import { isMonth, monthOf } from '../usage/minutes.ts'
 import { check, printSchema, run, usage } from './commands.ts'
 import { demo } from './demo.ts'
+import { switchWebsockets } from './switching.ts'
+import { createOne, listAll, revokeOne } from './tokens.ts'
+import { endTunnels, listTunnels } from './tunnels.ts'
 import type { Wanted } from './usage.ts'
+import { UsageError } from './usage-error.ts'
 
 const USAGE = `usage: headrace COMMAND [OPTIONS]
 
@@ -22,44 +26,88 @@ commands:
   demo [--port N]        a chat through the tunnel, to try in two browser tabs; default port 8080
   schema                 print the JSON Schema of the config, for editors
 
+of a program that runs (--config FILE says which):
+  websockets on|off SERVICE [--close-tunnels]            the product switch; kept, also if nothing runs
+  tunnels list [--service ID] [--limit N] [--json]       open tunnels, the oldest first
+  tunnels end ID [--reset], or --service ID [--reset]    end one, or all of a service
+
+tokens of the admin API (--config FILE has admin.tokens):
+  token create --name NAME --role user|engineer|superuser
+  token list
+  token revoke --name NAME
+
 options:
   --help, --version
 
-exit codes: 0 all is well, 1 the config is not valid, 2 wrong usage, 3 could not listen or keep usage, 70 a fault of headrace
+exit codes: 0 all is well, 1 the config is not valid or what was asked can't be done, 2 wrong usage,
+            3 could not listen or keep state, 70 a fault of headrace
 
 example:
   headrace check --config headrace.yaml && headrace run --config headrace.yaml
 `
 
-/** Each with the options that it takes. */
-const COMMANDS = new Map<string, readonly string[]>([
-  ['run', ['config']],
-  ['check', ['config']],
-  ['usage', ['config', 'month', 'service', 'json', 'csv']],
-  ['demo', ['port']],
-  ['schema', []],
-])
+interface Command {
+  /** The options that it takes. */
+  readonly options: readonly string[]
+  /** How many words may follow it. */
+  readonly words: number
+  run(values: Values, words: readonly string[]): Promise<number> | number
+}
 
-class UsageError extends Error {}
+const COMMANDS: Readonly<Record<string, Command>> = {
+  run: { options: ['config'], words: 0, run: (values) => run(configOf(values, 'run')) },
+  check: { options: ['config'], words: 0, run: (values) => check(configOf(values, 'check')) },
+  demo: { options: ['port'], words: 0, run: (values) => demo(portOf(values)) },
+  schema: { options: [], words: 0, run: printSchema },
+  usage: {
+    options: ['config', 'month', 'service', 'json', 'csv'],
+    words: 0,
+    run: (values) => usage(configOf(values, 'usage'), wantedOf(values)),
+  },
+  websockets: {
+    options: ['config', 'close-tunnels'],
+    words: 2,
+    run: (values, words) =>
+      switchWebsockets(configOf(values, 'websockets'), words, values['close-tunnels'] ?? false),
+  },
+  tunnels: {
+    options: ['config', 'service', 'limit', 'json', 'reset'],
+    words: 2,
+    run(values, [act, id]) {
+      const file = configOf(values, 'tunnels')
+      if (act === 'list' && id === undefined) return listTunnels(file, values)
+      if (act === 'end') return endTunnels(file, id, values)
+      throw new UsageError('write tunnels list, or tunnels end')
+    },
+  },
+  token: {
+    options: ['config', 'name', 'role'],
+    words: 1,
+    run(values, [act]) {
+      const file = configOf(values, 'token')
+      if (act === 'create') return createOne(file, values)
+      if (act === 'list') return listAll(file)
+      if (act === 'revoke') return revokeOne(file, values)
+      throw new UsageError('write token create, token list or token revoke')
+    },
+  },
+}
 
 async function main(words: readonly string[]): Promise<number> {
   const { values, positionals } = readWords(words)
   if (values.help) return print(USAGE)
   if (values.version) return print(`${version()}\n`)
-  const [command, ...more] = positionals
-  if (command === undefined) throw new UsageError('no command given')
-  if (more.length > 0) throw new UsageError(`unexpected word "${more.join(' ')}"`)
-  const taken = COMMANDS.get(command)
-  if (taken === undefined) {
-    throw new UsageError(`unknown command "${command}"${suggestion(command, [...COMMANDS.keys()])}`)
+  const [name, ...more] = positionals
+  if (name === undefined) throw new UsageError('no command given')
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  const stray = more.slice(command?.words ?? 0)
+  if (stray.length > 0) throw new UsageError(`unexpected word "${stray.join(' ')}"`)
+  if (command === undefined) {
+    throw new UsageError(`unknown command "${name}"${suggestion(name, Object.keys(COMMANDS))}`)
   }
-  const stray = Object.keys(values).find((option) => !taken.includes(option))
-  if (stray !== undefined) throw new UsageError(`${command} takes no --${stray}`)
-  if (command === 'demo') return await demo(portOf(values))
-  if (command === 'schema') return printSchema()
-  const file = configOf(values, command)
-  if (command === 'usage') return await usage(file, wantedOf(values))
-  return command === 'run' ? await run(file) : await check(file)
+  const foreign = Object.keys(values).find((option) => !command.options.includes(option))
+  if (foreign !== undefined) throw new UsageError(`${name} takes no --${foreign}`)
+  return await command.run(values, more)
 }
 
 interface Values {
@@ -67,10 +115,15 @@ interface Values {
   readonly version?: boolean
   readonly config?: string
   readonly port?: string
-  readonly month?: string
+  readonly name?: string
+  readonly role?: string
   readonly service?: string
+  readonly limit?: string
+  readonly month?: string
   readonly json?: boolean
   readonly csv?: boolean
+  readonly reset?: boolean
+  readonly 'close-tunnels'?: boolean
 }
 
 function readWords(words: readonly string[]): { values: Values; positionals: string[] } {
@@ -79,10 +132,15 @@ function readWords(words: readonly string[]): { values: Values; positionals: str
     version: { type: 'boolean', short: 'v' },
     config: { type: 'string', short: 'c' },
     port: { type: 'string', short: 'p' },
-    month: { type: 'string', short: 'm' },
+    name: { type: 'string' },
+    role: { type: 'string' },
     service: { type: 'string', short: 's' },
+    limit: { type: 'string' },
+    month: { type: 'string', short: 'm' },
     json: { type: 'boolean' },
     csv: { type: 'boolean' },
+    reset: { type: 'boolean' },
+    'close-tunnels': { type: 'boolean' },
   } as const
   try {
     return parseArgs({ args: [...words], options, allowPositionals: true })
@@ -138,6 +196,10 @@ function explain(error: unknown): number {
   return CANNOT_START.has(error.code) ? 3 : 1
 }
 
+// Whoever reads may leave early, as `head` does.
+process.stdout.on('error', () => process.exit())
 process.exitCode = await main(process.argv.slice(2)).catch(explain)
+// A pipe takes what was said at its reader's speed.
+await new Promise((said) => process.stdout.write('', said))
 // Watchers and pools must not keep a program alive that has said its last word.
 process.exit()

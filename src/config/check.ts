@@ -2,6 +2,7 @@
 // It reads what was written and not what the schema made of it, so that all problems are told at once: whatever has the
 // wrong shape is told by the schema and passed over here.
 
+import { addressList } from '../accept/addresses.ts'
 import { OWN_NAMES } from '../gate/gate.ts'
 import { checkDirectors, checkHealth } from './check-directors.ts'
 import type { Part } from './parts.ts'
@@ -10,8 +11,9 @@ import type { Complain, Path } from './problems.ts'
 import { suggestion } from './problems.ts'
 
 export function checkConfig(input: unknown, complain: Complain): void {
-  const { listeners, services } = part(input)
+  const { listeners, services, admin } = part(input)
   checkListeners(listeners, ['listeners'], complain)
+  checkAdmin(part(admin), complain)
   unique(parts(services), 'id', ['services'], complain)
   const owners = new Map<string, number>()
   for (const [at, service] of parts(services).entries()) {
@@ -23,6 +25,25 @@ export function checkConfig(input: unknown, complain: Complain): void {
 
 export function checkListeners(listeners: unknown, path: Path, complain: Complain): void {
   unique(parts(listeners), 'address', path, complain, (address) => !address.endsWith(':0'))
+}
+
+/** Whoever reaches it can end every tunnel with a stolen token, or read who is connected with none. */
+function checkAdmin({ address, tls, tokens }: Part, complain: Complain): void {
+  if (typeof address !== 'string' || isLoopback(address)) return
+  const missing = [...(tls === undefined ? ['tls'] : []), ...(tokens === undefined ? ['tokens'] : [])]
+  if (missing.length === 0) return
+  complain(
+    ['admin', 'address'],
+    `others than this machine reach ${address}, and there is no ${missing.join(' and no ')}`,
+    'write 127.0.0.1 and a port, or tls and tokens beside it',
+  )
+}
+
+const LOOPBACK = addressList(['127.0.0.0/8', '::1'])
+
+function isLoopback(address: string): boolean {
+  const host = address.slice(0, address.lastIndexOf(':')).replace(/^\[|\]$/g, '')
+  return address.startsWith('unix:') || host === 'localhost' || LOOPBACK.has(host)
 }
 
 function checkDomains(service: Part, at: number, owners: Map<string, number>, complain: Complain): void {

@@ -13,6 +13,9 @@ import type { ConfigInput } from './schema.ts'
 export type Environment = Readonly<Record<string, string | undefined>>
 
 export interface LoadedConfig extends Config {
+  /** What was read, for other processes to read the same. */
+  readonly file: string
+  readonly text: string
   readonly locate: Locate
 }
 
@@ -46,7 +49,7 @@ export function readConfig(text: string, file: string, environment: Environment)
   }
   const preset = { logLevel: 'info', stateDirectory: 'state' }
   const context = { file, folder: dirname(file), ...preset, locate, problems }
-  return { ...parseConfig(input as ConfigInput, context), locate }
+  return { ...parseConfig(input as ConfigInput, context), file, text, locate }
 }
 
 function syntaxProblems(document: Document.Parsed, text: string, lines: LineCounter): Problem[] {

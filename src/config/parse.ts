@@ -1,8 +1,10 @@
 // From a config as it is written to the options of the rooms: checked, with every default in it, in ms and bytes.
 
+import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import type { z } from 'zod'
 import type { ListenerOptions } from '../accept/listener.ts'
+import type { AdminOptions } from '../admin/server.ts'
 import type { BackendAddress, BackendOptions } from '../dial/backend.ts'
 import type { EdgeOptions } from '../edge.ts'
 import { HeadraceError } from '../errors.ts'
@@ -32,8 +34,9 @@ import { milliseconds } from './units.ts'
 export interface Config {
   readonly listeners: readonly ListenerOptions[]
   readonly edge: EdgeOptions
-  /** What the config asks for and this version doesn't do yet, in one sentence; '' if there is nothing. */
-  readonly notice: string
+  /** How many processes carry tunnels. */
+  readonly workers: number
+  readonly admin: AdminOptions | null
 }
 
 export interface ParseContext {
@@ -56,7 +59,9 @@ export function parseConfig(input: ConfigInput, context: ParseContext = {}): Con
   return {
     listeners: (config.listeners ?? []).map((one) => listenerOptions(one, folder)),
     edge: edgeOptions(config, folder, context),
-    notice: noticeFor(config),
+    workers:
+      config.workers === undefined || config.workers === 'auto' ? availableParallelism() : config.workers,
+    admin: adminOptions(config, folder),
   }
 }
 
@@ -260,11 +265,12 @@ function pemPath(pathOrText: string, folder: string): string {
   return pathOrText.includes('-----BEGIN') ? pathOrText : resolve(folder, pathOrText)
 }
 
-function noticeFor({ admin, workers }: ConfigShape): string {
-  const idle = [
-    ...(admin === undefined ? [] : ['admin']),
-    ...(typeof workers === 'number' && workers > 1 ? [`workers: ${workers}`] : []),
-  ]
-  if (idle.length === 0) return ''
-  return `${idle.join(', ')} ${idle.length === 1 ? 'has' : 'have'} no effect in this version yet`
+function adminOptions({ admin }: ConfigShape, folder: string): AdminOptions | null {
+  if (admin === undefined) return null
+  const { address, tls, tokens } = admin
+  return {
+    address,
+    tls: tls === undefined ? null : certificatePair(tls, folder),
+    tokens: tokens === undefined ? null : resolve(folder, tokens),
+  }
 }

@@ -269,6 +269,16 @@ const log = section({
   redact: list(fieldName, 'field names').optional().describe('Of those, the ones shown as [redacted]'),
 })
 
+const admin = section({
+  address: listenAddress.describe(
+    'host:port or unix:/path. One that is not of loopback needs tls and tokens',
+  ),
+  tls: section(certificatePair).optional().describe('Serve HTTPS'),
+  tokens: text('file', 'write the path of the file that `headrace token create` writes')
+    .optional()
+    .describe('Who may do what; without it everybody here may read, and nobody change'),
+})
+
 export const configSchema = section({
   listeners: list(listener, 'listeners').optional().describe('Where clients are accepted'),
   services: several(service, 'services').describe('The sites'),
@@ -279,14 +289,14 @@ export const configSchema = section({
   workers: z
     .union([count(1, 1024), z.literal('auto')], wrong('number of workers', 'write auto or 1 to 1024'))
     .optional()
-    .describe('Processes'),
+    .describe('Processes that carry tunnels; default auto, one for each core'),
   drainTimeout: duration(0).optional().describe('What a shutdown waits for tunnels to end; default 60s'),
   stateDirectory: text('folder', 'write a path')
     .optional()
-    .describe('Where usage is kept; default: state, beside the config file; in the library: nowhere'),
-  admin: section({ address: listenAddress.describe('host:port or unix:/path') })
-    .optional()
-    .describe('The admin listener'),
+    .describe(
+      'Where switch and usage are kept; default: state, beside the config file; in the library: nowhere',
+    ),
+  admin: admin.optional().describe('The admin API'),
   rateStore: z
     .union(
       [

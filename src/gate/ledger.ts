@@ -85,7 +85,7 @@ export function createLedger({ redis, onCrossing, onTrouble }: LedgerOptions): C
 }
 
 /** In their order. What was taken before the one that is spent stays taken: the request did come. */
-async function deniedBy(rates: RateStore, { service, rates: claims }: Claims): Promise<Denial | null> {
+export async function deniedBy(rates: RateStore, { service, rates: claims }: Claims): Promise<Denial | null> {
   for (const claim of claims) {
     const retryAfterMs = await rates.consume(service, claim)
     if (retryAfterMs === 0) continue

@@ -1,7 +1,7 @@
 // The answers that are given here and not by an origin: the short refusals, and what a route or handler responds.
 
 import { STATUS_CODES } from 'node:http'
-import type { HeadraceError } from '../errors.ts'
+import type { ErrorCode, HeadraceError } from '../errors.ts'
 import { entry } from '../errors.ts'
 import type { Field } from './head.ts'
 import { field, responseBytes } from './head.ts'
@@ -19,9 +19,12 @@ export function localAnswer(status: number, fields: readonly Field[], body: stri
   return { status, fields: [...fields, field('Content-Length', String(Buffer.byteLength(body)))], body }
 }
 
+/** Of these the client is told the detail, too: it is for whoever owns the service, and names no origin. */
+const TOLD: readonly ErrorCode[] = ['websockets-off']
+
 /**
- * The answer to a request `id` that was refused, or null if the error has none. The body is one line for people; it never
- * has the detail, which may name an origin.
+ * The answer to a request `id` that was refused, or null if the error has none. The body is one line for people; in general
+ * it has not the detail, which may name an origin.
  */
 export function refusalFor(error: HeadraceError, id: string): LocalAnswer | null {
   const { status, sentence } = entry(error.code)
@@ -35,7 +38,9 @@ export function refusalFor(error: HeadraceError, id: string): LocalAnswer | null
   if (error.code === 'websocket-version') fields.push(field('Sec-WebSocket-Version', '13'))
   if (status === 426) fields.push(field('Upgrade', 'websocket'))
   if (error.retryAfterMs !== null) fields.push(field('Retry-After', secondsOf(error.retryAfterMs)))
-  return localAnswer(status, fields, `${status} ${reasonPhrase(status)}: ${sentence} (request ${id})\n`)
+  const told = TOLD.includes(error.code) ? `: ${error.detail}` : ''
+  const text = `${status} ${reasonPhrase(status)}: ${sentence}${told} (request ${id})\n`
+  return localAnswer(status, fields, text)
 }
 
 /** Whole ones, at least 1 (RFC 9110 section 10.2.3). */

@@ -65,15 +65,11 @@ export interface Lines {
   engine(name: string, reason: string): void
 }
 
-export function createLines(options: LogOptions): Lines {
+/** `worker`: who of several says it. */
+export function createLines(options: LogOptions, worker?: string): Lines {
   const redacted = new Set([...ALWAYS_REDACTED, ...options.redact.map((name) => name.toLowerCase())])
   const shown = new Set(options.headers.map((name) => name.toLowerCase()))
-  const log: Logger = pino({
-    level: options.level,
-    base: { name: 'headrace' },
-    timestamp: pino.stdTimeFunctions.isoTime,
-    formatters: { level: (label) => ({ level: label }) },
-  })
+  const log = createLogger(options.level, worker)
 
   return {
     accepted(tunnel, head, extra) {
@@ -119,6 +115,15 @@ export function createLines(options: LogOptions): Lines {
       log.info({ engine: name, reason }, 'engine chosen')
     },
   }
+}
+
+export function createLogger(level: string, worker?: string): Logger {
+  return pino({
+    level,
+    base: worker === undefined ? { name: 'headrace' } : { name: 'headrace', worker },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+  })
 }
 
 function whoAndWhere({ facts, backend, splicing }: Tunnel) {

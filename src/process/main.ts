@@ -1,8 +1,9 @@
-// The program: one edge that runs until a signal says stop. The only place, with cli/, that knows signals and exit codes.
+// The program in one process, for the demo: one edge that runs until a signal says stop.
 
 import type { ListenerOptions } from '../accept/listener.ts'
 import type { Edge, EdgeOptions } from '../edge.ts'
 import { createEdge } from '../edge.ts'
+import { signal } from './signals.ts'
 
 export interface Program {
   readonly listeners: readonly ListenerOptions[]
@@ -26,16 +27,4 @@ async function stopOnSignal(edge: Edge, drainMs: number): Promise<void> {
   await Promise.race([closing, signal()])
   // Both wait for the same tunnels: the first that knows of the end is enough.
   await Promise.race([closing, edge.close({ drainMs: 0 })])
-}
-
-function signal(): Promise<void> {
-  return new Promise((resolve) => {
-    const heard = () => {
-      process.off('SIGTERM', heard)
-      process.off('SIGINT', heard)
-      resolve()
-    }
-    process.on('SIGTERM', heard)
-    process.on('SIGINT', heard)
-  })
 }

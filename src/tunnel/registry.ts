@@ -5,8 +5,13 @@ import type { Tunnel } from './tunnel.ts'
 /** How many tunnels are ended in one turn of the event loop, so that those that live are not held up. */
 const STOP_BATCH = 100
 
+/** How many are looked at in one turn: well under a millisecond's work. */
+const WALK_BATCH = 1_000
+
 export class Registry {
   readonly #open = new Map<string, Tunnel>()
+  /** By service. */
+  readonly #counts = new Map<string, number>()
   /** Told when the last tunnel has gone; several may wait at once. */
   readonly #waiting = new Set<() => void>()
 
@@ -16,10 +21,12 @@ export class Registry {
 
   add(tunnel: Tunnel): void {
     this.#open.set(tunnel.facts.id, tunnel)
+    this.#add(tunnel.facts.service, 1)
   }
 
   remove(tunnel: Tunnel): void {
-    this.#open.delete(tunnel.facts.id)
+    if (!this.#open.delete(tunnel.facts.id)) return
+    this.#add(tunnel.facts.service, -1)
     if (this.#open.size === 0) for (const tell of [...this.#waiting]) tell()
   }
 
@@ -27,8 +34,19 @@ export class Registry {
     return this.#open.get(id)
   }
 
-  list(): IterableIterator<Tunnel> {
-    return this.#open.values()
+  /** How many tunnels of a service are open. */
+  count(service: string): number {
+    return this.#counts.get(service) ?? 0
+  }
+
+  /** Visits each that is open from now until its turn comes, in the order of their age. */
+  async walk(visit: (tunnel: Tunnel) => void): Promise<void> {
+    let count = 0
+    for (const tunnel of this.#open.values()) {
+      visit(tunnel)
+      count += 1
+      if (count % WALK_BATCH === 0) await new Promise(setImmediate)
+    }
   }
 
   /** Resolves when no tunnel is open, with true; or with false after `ms`, or when the signal is aborted. */
@@ -47,12 +65,19 @@ export class Registry {
     })
   }
 
-  async stopAll(how: 'fin' | 'reset'): Promise<void> {
+  /** Ends all that are meant, and resolves with how many they were. Those that come later are not. */
+  async stop(how: 'fin' | 'reset', isMeant: (tunnel: Tunnel) => boolean = () => true): Promise<number> {
     let count = 0
     for (const tunnel of [...this.#open.values()]) {
+      if (!isMeant(tunnel)) continue
       tunnel.splicing?.stop(how)
       count += 1
       if (count % STOP_BATCH === 0) await new Promise(setImmediate)
     }
+    return count
+  }
+
+  #add(service: string, change: 1 | -1): void {
+    this.#counts.set(service, this.count(service) + change)
   }
 }

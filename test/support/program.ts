@@ -3,6 +3,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Test } from 'tap'
@@ -69,4 +70,18 @@ export function startProgram(t: Test, words: readonly string[], how: How = {}): 
       return line
     },
   }
+}
+
+/** The process ids of its children that run this module: `worker` or `control`; all of them without one. */
+export function childrenOf({ child: { pid } }: Running, module = ''): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
+  return children.filter((one) => readFileSync(`/proc/${one}/cmdline`, 'utf8').includes(`${module}.js`))
+}
+
+/** As a machine that goes down: none of its processes can do anything about it. */
+export function killWhole(program: Running): void {
+  // A primary that lives would start its workers again.
+  program.child.kill('SIGSTOP')
+  for (const pid of childrenOf(program)) process.kill(pid, 'SIGKILL')
+  program.child.kill('SIGKILL')
 }

@@ -1,0 +1,174 @@
+// Listening sockets that are opened here and accepted from elsewhere: by worker processes that inherit their descriptors.
+// They stay open here, so that a worker that is replaced leaves no connection refused: what comes waits in the backlog.
+//
+//   spread   one socket (SO_REUSEPORT) for each worker: the kernel chooses by a hash of both addresses, and no worker is
+//            woken for nothing. Linux with koffi, TCP
+//   shared   one socket for all: whoever is awake first accepts
+
+import { lookup } from 'node:dns/promises'
+import net from 'node:net'
+import type { Libc } from '../linux/libc.ts'
+import {
+  AF_INET6,
+  EADDRNOTAVAIL,
+  EAFNOSUPPORT,
+  errorName,
+  F_DUPFD_CLOEXEC,
+  libc,
+  SO_REUSEADDR,
+  SO_REUSEPORT,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  systemError,
+} from '../linux/libc.ts'
+import type { Endpoint } from '../linux/sockaddr.ts'
+import { endpointOf, familyOf, SOCKADDR_SIZE, sockaddrOf } from '../linux/sockaddr.ts'
+import type { Place } from './place.ts'
+import { BACKLOG, failedToListen, placeOf, removeStale } from './place.ts'
+
+export interface Inherited {
+  /** With the port that the system chose. */
+  readonly address: string
+  /** One for each worker; the same one for all if it is shared. */
+  readonly descriptors: readonly number[]
+  close(): void
+}
+
+/** Throws listen-failed or config-invalid. `calls`: null where there is no koffi. */
+export async function openInherited(
+  address: string,
+  workers: number,
+  calls: Libc | null = callsOrNull(),
+): Promise<Inherited> {
+  const place = placeOf(address)
+  try {
+    // An address with a zone has no text that inet_pton(3) takes.
+    if (calls === null || place.path !== undefined || place.host?.includes('%')) {
+      return await openShared(place, workers)
+    }
+    return await openSpread(calls, place, workers)
+  } catch (error) {
+    throw failedToListen(address, error)
+  }
+}
+
+/** Of a socket that is spread: for a while somebody else accepts there, too. Throws listen-failed. */
+export function duplicate(descriptor: number): number {
+  const calls = libc()
+  const copy = calls.fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+  if (copy === -1) throw failedToListen('for another worker', systemError(calls.errno(), 'fcntl'))
+  return copy
+}
+
+/** An inherited one that is not accepted from any more. The socket is closed when nobody has it open (close(2)). */
+export function letGo(descriptor: number): void {
+  libc().close(descriptor)
+}
+
+function callsOrNull(): Libc | null {
+  try {
+    return libc()
+  } catch {
+    return null
+  }
+}
+
+async function openSpread(
+  calls: Libc,
+  { host, port }: { readonly host?: string; readonly port: number },
+  workers: number,
+): Promise<Inherited> {
+  const wanted = { address: host === undefined ? '::' : (await lookup(host)).address, port }
+  const [first, at] = openFirst(calls, wanted, host === undefined)
+  const descriptors = [first]
+  const close = () => {
+    for (const descriptor of descriptors.splice(0)) calls.close(descriptor)
+  }
+  try {
+    while (descriptors.length < workers) descriptors.push(open(calls, at, true))
+    for (const descriptor of descriptors) {
+      if (calls.listen(descriptor, BACKLOG) === -1) throw systemError(calls.errno(), 'listen')
+    }
+  } catch (error) {
+    close()
+    throw error
+  }
+  return { address: textOf(at), descriptors, close }
+}
+
+/** The socket, and where it is. All interfaces are IPv4's if the machine has no IPv6. */
+function openFirst(calls: Libc, wanted: Endpoint, isAnywhere: boolean): [number, Endpoint] {
+  try {
+    // SO_REUSEPORT would share the port with any other program of this user that shares it, too: ask without it first.
+    if (wanted.port !== 0) calls.close(open(calls, wanted, false))
+    const descriptor = open(calls, wanted, true)
+    const address = Buffer.alloc(SOCKADDR_SIZE)
+    calls.getsockname(descriptor, address, new Uint32Array([SOCKADDR_SIZE]))
+    return [descriptor, endpointOf(calls, address)]
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    const hasNoIpv6 = [EAFNOSUPPORT, EADDRNOTAVAIL].map(errorName).includes(code)
+    if (!isAnywhere || !hasNoIpv6 || familyOf(wanted.address) !== AF_INET6) throw error
+    return openFirst(calls, { ...wanted, address: '0.0.0.0' }, true)
+  }
+}
+
+function open(calls: Libc, at: Endpoint, isSpread: boolean): number {
+  const family = familyOf(at.address)
+  const descriptor = calls.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+  if (descriptor === -1) throw systemError(calls.errno(), 'socket')
+  const on = new Int32Array([1])
+  calls.setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, on, on.byteLength)
+  if (isSpread) calls.setsockopt(descriptor, SOL_SOCKET, SO_REUSEPORT, on, on.byteLength)
+  const address = sockaddrOf(calls, at)
+  if (calls.bind(descriptor, address, address.length) === 0) return descriptor
+  const error = systemError(calls.errno(), 'bind')
+  calls.close(descriptor)
+  throw error
+}
+
+/**
+ * A handle of node that is bound and nothing more: once node listens, it accepts. The first worker listens. Node has no
+ * public name for it; its own cluster module gets its handles in the same way.
+ */
+interface BoundHandle {
+  readonly fd: number
+  getsockname?(into: { address?: string; port?: number }): number
+  close(): void
+}
+
+type CreateHandle = (address: string | null, port: number, family: 4 | 6 | -1) => BoundHandle | number
+
+async function openShared(place: Place, workers: number): Promise<Inherited> {
+  if (place.path !== undefined) await removeStale(place.path)
+  const create = (net as unknown as { readonly _createServerHandle: CreateHandle })._createServerHandle
+  const handle = place.path === undefined ? await bindTcp(create, place) : create(place.path, -1, -1)
+  if (typeof handle === 'number') throw systemError(-handle, 'bind')
+  const into: { address?: string; port?: number } = {}
+  // That an address is taken, libuv says here at the earliest.
+  const error = handle.getsockname?.(into) ?? 0
+  if (error !== 0) {
+    handle.close()
+    throw systemError(-error, 'bind')
+  }
+  return {
+    address: place.path === undefined ? textOf(into as Endpoint) : `unix:${place.path}`,
+    descriptors: Array.from({ length: workers }, () => handle.fd),
+    close: () => handle.close(),
+  }
+}
+
+async function bindTcp(
+  create: CreateHandle,
+  { host, port }: { readonly host?: string; readonly port: number },
+): Promise<BoundHandle | number> {
+  if (host === undefined) return create(null, port, -1)
+  const { address, family } = await lookup(host)
+  return create(address, port, family === 6 ? 6 : 4)
+}
+
+function textOf({ address, port }: Endpoint): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
+}

@@ -1,0 +1,198 @@
+// The admin API over HTTP.
+//
+//   GET    /healthz, /readyz                                  health.ts       for probes, no token
+//   GET    /workers
+//   GET    /tunnels, /tunnels/{id}                            tunnels.ts
+//   DELETE /tunnels, /tunnels/{id}
+//   GET    /services, /services/{id}, /backends               services.ts
+//   PATCH  /services/{id}
+//   GET PUT DELETE /enabled-products/v1/websockets/services/… fastly.ts       as Fastly has it
+//   GET PATCH /zones/{zone_id}/settings/websockets            cloudflare.ts   as Cloudflare has it, also below /client/v4
+//   GET    /openapi.json                                      openapi.ts
+//
+// A request passes: is it from here, which route, who asks and with which role, what is asked. A route is one entry.
+
+import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http'
+import { createServer } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { loadCertificates } from '../accept/certificates.ts'
+import { failedToListen, placeOf, removeStale } from '../accept/place.ts'
+import { HeadraceError } from '../errors.ts'
+import type { ProgramLines } from '../observe/program-lines.ts'
+import type { Caller, Door } from './access.ts'
+import { callerOf, strangerFault } from './access.ts'
+import { readBody } from './body.ts'
+import { cloudflareRoutes } from './cloudflare.ts'
+import { fastlyRoutes } from './fastly.ts'
+import { healthRoutes } from './health.ts'
+import { openapiRoute } from './openapi.ts'
+import { faultOf, problem } from './problem.ts'
+import type { AdminOperations, Dialect, Fault, Params, Reply, Route } from './route.ts'
+import { paramsOf } from './route.ts'
+import { serviceRoutes } from './services.ts'
+import { openTokens } from './tokens.ts'
+import { tunnelRoutes } from './tunnels.ts'
+
+export interface AdminOptions {
+  /** host:port or unix:/path. */
+  readonly address: string
+  readonly tls: { readonly certificate: string; readonly key: string } | null
+  /** The file of the tokens; null: there are none. */
+  readonly tokens: string | null
+}
+
+export interface Admin {
+  /** For the command line: whoever may open the file is a superuser. Throws listen-failed. */
+  openSocket(path: string): Promise<void>
+  /** Resolves with the address, its port included. Throws listen-failed or config-invalid. */
+  open(options: AdminOptions): Promise<string>
+  close(): void
+}
+
+export const ROUTES: readonly Route[] = [
+  ...healthRoutes,
+  ...tunnelRoutes,
+  ...serviceRoutes,
+  ...fastlyRoutes,
+  ...cloudflareRoutes,
+  openapiRoute(() => ROUTES),
+]
+
+/** What node may spend on those that are slow or many. */
+const LIMITS = { maxHeaderSize: 16_384, headersTimeout: 10_000, requestTimeout: 30_000 } as const
+const MAX_CONNECTIONS = 256
+
+export function createAdmin(operations: AdminOperations, lines: ProgramLines): Admin {
+  const closing: (() => void)[] = []
+
+  function serving(door: Door): RequestListener {
+    return (request, response) => {
+      void answer(request, response, door).catch((error: unknown) => {
+        // Its client has gone; whatever else it was has been answered.
+        if (!response.headersSent) send(response, problem, faultOf(error))
+        else response.destroy()
+      })
+    }
+  }
+
+  async function answer(request: IncomingMessage, response: ServerResponse, door: Door): Promise<void> {
+    const [path = '', search = ''] = (request.url ?? '').split('?', 2)
+    const routed = routeOf(request.method ?? '', path)
+    const dialect = 'route' in routed ? routed.route.dialect : problem
+    const outcome =
+      strangerFault(request, door) ?? ('route' in routed ? await run(routed, search, request, door) : routed)
+    if ('detail' in outcome && (outcome.status === 401 || outcome.status === 403 || outcome.status === 421)) {
+      const { remoteAddress = '' } = request.socket
+      lines.denied(outcome.status, request.method ?? '', path, remoteAddress, outcome.detail)
+    }
+    send(response, dialect, outcome)
+  }
+
+  async function run(
+    { route, params }: Routed,
+    search: string,
+    request: IncomingMessage,
+    door: Door,
+  ): Promise<Reply | Fault> {
+    try {
+      const caller = callerOf(request, door, route.role)
+      if ('detail' in caller) return caller
+      const body = await readBody(request)
+      if ('detail' in body) return body
+      const query = Object.fromEntries(new URLSearchParams(search))
+      return await route.run({ operations, params, query, body: body.value, changed: changedBy(caller) })
+    } catch (error) {
+      return faultOf(error)
+    }
+  }
+
+  function changedBy(who: Caller) {
+    return (what: string, of: string, before: unknown, after: unknown, ended: number) =>
+      lines.changed({ who, what, of, before, after, ended })
+  }
+
+  async function open(server: Server, address: string): Promise<string> {
+    server.maxConnections = MAX_CONNECTIONS
+    const place = placeOf(address)
+    try {
+      if (place.path !== undefined) await removeStale(place.path)
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(place, resolve)
+      })
+    } catch (error) {
+      throw failedToListen(address, error)
+    }
+    server.on('error', (error) =>
+      lines.trouble(new HeadraceError('listen-failed', `admin: ${error.message}`)),
+    )
+    closing.push(() => {
+      server.close()
+      server.closeAllConnections()
+    })
+    const at = server.address() as AddressInfo | string
+    if (typeof at === 'string') return address
+    return at.family === 'IPv6' ? `[${at.address}]:${at.port}` : `${at.address}:${at.port}`
+  }
+
+  return {
+    async openSocket(path) {
+      const door = { kind: 'control socket', isUnix: true, isTls: false, tokens: null } as const
+      await open(createServer(LIMITS, serving(door)), `unix:${path}`)
+    },
+    async open({ address, tls, tokens }) {
+      const door: Door = {
+        kind: 'address',
+        isUnix: address.startsWith('unix:'),
+        isTls: tls !== null,
+        tokens: tokens === null ? null : openTokens(tokens),
+      }
+      if (tls === null) return await open(createServer(LIMITS, serving(door)), address)
+      const certificates = loadCertificates({ pairs: [tls] }, lines.trouble)
+      const server = createTlsServer({ ...LIMITS, ...certificates.first }, serving(door))
+      certificates.onChange = () => server.setSecureContext(certificates.first)
+      closing.push(() => certificates.close())
+      return await open(server, address)
+    },
+    close() {
+      for (const act of closing.splice(0)) act()
+    },
+  }
+}
+
+interface Routed {
+  readonly route: Route
+  readonly params: Params
+}
+
+function routeOf(method: string, path: string): Routed | Fault {
+  const wanted = method === 'HEAD' ? 'GET' : method
+  const found = ROUTES.flatMap((route): Routed[] => {
+    const params = paramsOf(route.path, path)
+    return params === null ? [] : [{ route, params }]
+  })
+  const routed = found.find(({ route }) => route.method === wanted)
+  if (routed !== undefined) return routed
+  if (found.length === 0) return { status: 404, detail: `no route ${path}; see /openapi.json` }
+  const allowed = found.map(({ route }) => route.method).join(', ')
+  return { status: 405, detail: `${method} is not for ${path}: ${allowed}`, fields: { Allow: allowed } }
+}
+
+function send(response: ServerResponse, dialect: Dialect, outcome: Reply | Fault): void {
+  const common = { 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff' }
+  if (outcome.status === 204) return void response.writeHead(204, common).end()
+  const [type, text, fields] = contentOf(dialect, outcome)
+  const length = Buffer.byteLength(text)
+  response.writeHead(outcome.status, { ...common, ...fields, 'Content-Type': type, 'Content-Length': length })
+  response.end(text)
+}
+
+function contentOf(
+  dialect: Dialect,
+  outcome: Reply | Fault,
+): [type: string, text: string, fields?: Fault['fields']] {
+  if ('detail' in outcome) return [dialect.type, JSON.stringify(dialect.write(outcome)), outcome.fields ?? {}]
+  if ('json' in outcome) return ['application/json', JSON.stringify(outcome.json)]
+  return 'text' in outcome ? [outcome.type, outcome.text] : ['text/plain', '']
+}

@@ -1,0 +1,55 @@
+// Asks a program that runs, through the control socket in its state folder.
+
+import { once } from 'node:events'
+import type { IncomingMessage } from 'node:http'
+import { request } from 'node:http'
+import type { LoadedConfig } from '../config/load.ts'
+import type { ErrorCode } from '../errors.ts'
+import { errorCodes, HeadraceError } from '../errors.ts'
+import { CONTROL_SOCKET } from '../process/protocol.ts'
+
+export interface Asked {
+  readonly method: 'GET' | 'PATCH' | 'DELETE'
+  readonly path: string
+  readonly body?: unknown
+}
+
+/** What a program that does not run answers with. */
+const NOBODY = ['ENOENT', 'ENOTDIR', 'ECONNREFUSED']
+
+/** Resolves with the JSON of the answer; undefined if nothing runs. Throws what the program says is wrong. */
+export async function askProgram<Answer>({ edge }: LoadedConfig, asked: Asked): Promise<Answer | undefined> {
+  // The config of a file always has one.
+  const { stateDirectory = 'state' } = edge
+  const response = await exchange(stateDirectory, asked).catch((error: NodeJS.ErrnoException) => {
+    if (NOBODY.includes(error.code ?? '')) return undefined
+    const detail = `the control socket in ${stateDirectory} can't be asked: ${error.code ?? error.message}`
+    throw new HeadraceError('process-silent', detail, error)
+  })
+  if (response === undefined) return undefined
+  let text = ''
+  for await (const chunk of response.setEncoding('utf8')) text += chunk
+  const answer: unknown = JSON.parse(text)
+  if ((response.statusCode ?? 500) < 400) return answer as Answer
+  const { code = '', detail = text } = answer as { readonly code?: string; readonly detail?: string }
+  const known = errorCodes.find((one) => one === code)
+  throw new HeadraceError(known ?? ('argument-invalid' satisfies ErrorCode), detail)
+}
+
+async function exchange(folder: string, { method, path, body }: Asked): Promise<IncomingMessage> {
+  // As the program does: the whole path may have no room in sun_path (unix(7)).
+  process.chdir(folder)
+  const headers = body === undefined ? {} : { 'Content-Type': 'application/json' }
+  const asking = request({ socketPath: CONTROL_SOCKET, host: 'localhost', method, path, headers })
+  asking.end(body === undefined ? undefined : JSON.stringify(body))
+  const [response] = (await once(asking, 'response')) as [IncomingMessage]
+  return response
+}
+
+/** For what makes no sense without a program. */
+export async function askRunning<Answer>(config: LoadedConfig, asked: Asked): Promise<Answer> {
+  const answer = await askProgram<Answer>(config, asked)
+  if (answer !== undefined) return answer
+  const where = config.edge.stateDirectory
+  throw new HeadraceError('process-silent', `no headrace runs with the state directory ${where}`)
+}

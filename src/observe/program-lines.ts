@@ -1,0 +1,85 @@
+// What the program says of itself: its processes, and who has changed what.
+
+import type { HeadraceError } from '../errors.ts'
+import type { Crossing } from '../gate/seats.ts'
+import { createLogger } from './lines.ts'
+
+/** Who asks for a change, and from where. */
+export interface Actor {
+  /** The name of a token, or how else it is known. */
+  readonly name: string
+  readonly role: string
+  /** Of the token; '' without one. */
+  readonly token: string
+  readonly address: string
+}
+
+export interface Change {
+  readonly who: Actor
+  /** Such as `websockets` or `tunnels`. */
+  readonly what: string
+  /** The service, or the tunnel. */
+  readonly of: string
+  readonly before: unknown
+  readonly after: unknown
+  /** How many tunnels it ended. */
+  readonly ended: number
+}
+
+export interface ProgramLines {
+  /** What moves the bytes of plain tunnels, and why it is that. */
+  engine(name: string, reason: string, workers: number): void
+  died(name: string, pid: number | undefined, why: string, inARow: number, againInMs: number | null): void
+  replaced(name: string, pid: number): void
+  failed(name: string, error: HeadraceError): void
+  draining(drainMs: number): void
+  admin(address: string): void
+  trouble(error: HeadraceError): void
+  spike(crossing: Crossing): void
+  /** Written at every level but silent: whoever turns the log down still wants to know who changed what. */
+  changed(change: Change): void
+  denied(status: number, method: string, path: string, address: string, reason: string): void
+}
+
+/** So many deaths in a row are no accident. */
+const LOOP_LENGTH = 3
+
+export function createProgramLines(level: string): ProgramLines {
+  const log = createLogger(level)
+  const audit = createLogger(level === 'silent' ? 'silent' : 'info')
+  return {
+    engine(engine, reason, workers) {
+      log.info({ engine, reason, workers }, 'engine chosen')
+    },
+    died(process, pid, why, inARow, againInMs) {
+      const line = { process, pid, why, inARow, againInMs }
+      if (inARow >= LOOP_LENGTH) log.error(line, 'a process keeps dying')
+      else log.error(line, 'a process has died')
+    },
+    replaced(process, pid) {
+      log.warn({ process, pid }, 'a process was replaced')
+    },
+    failed(process, { code, message, remedy }) {
+      log.error({ process, code, error: message, remedy }, 'a process could not start')
+    },
+    draining(drainMs) {
+      log.info({ drainMs }, 'draining')
+    },
+    admin(address) {
+      log.info({ address }, 'admin API listens')
+    },
+    trouble({ code, message, remedy }) {
+      log.warn({ code, error: message, remedy }, 'trouble')
+    },
+    spike({ isAbove, ...numbers }) {
+      if (isAbove) log.warn(numbers, 'more connections than expected')
+      else log.info(numbers, 'connections as expected again')
+    },
+    changed(change) {
+      audit.info(change, 'changed by an operator')
+    },
+    denied(status, method, path, address, reason) {
+      log.warn({ status, method, path, address, reason }, 'admin request denied')
+    },
+  }
+}

@@ -1,0 +1,141 @@
+// What an operator may ask of a running Headrace and change in it: the same for one edge as for all workers together, and
+// for the library as for the admin API. Everything that goes in and comes out is JSON.
+
+import { HeadraceError } from './errors.ts'
+import type { CountingLedger } from './gate/ledger.ts'
+import type { SpikeState } from './gate/seats.ts'
+import type { Service } from './service/service.ts'
+import type { BackendStatus } from './service/status.ts'
+import { backendStatus } from './service/status.ts'
+import type { Switches, SwitchState, SwitchValue } from './service/switch.ts'
+import type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunnel/listing.ts'
+import { listTunnels, matcher, recordOf } from './tunnel/listing.ts'
+import type { Registry } from './tunnel/registry.ts'
+
+export interface Operations {
+  /**
+   * Switches WebSockets on or off for a service, from now on and for good. Open tunnels live on, unless `closeTunnels`
+   * says that off ends them, too. Throws argument-invalid if there is no such service, state-failed if the state can't
+   * be kept: then nothing has changed.
+   */
+  websockets(service: string, value: SwitchValue, options?: SwitchOptions): Promise<Switching>
+  /** Throws argument-invalid. */
+  tunnels(query?: TunnelQuery): Promise<TunnelPage>
+  find(id: string): Promise<TunnelRecord | null>
+  /** Resolves with how many tunnels are being ended: in order (FIN), or at once (RST). Throws argument-invalid. */
+  end(meant: { readonly id: string } | TunnelFilter, how?: 'fin' | 'reset'): Promise<number>
+  services(): Promise<readonly ServiceRecord[]>
+  /** How the backends do, in the order of the config: at once, if nobody else has to be asked. */
+  backends(): readonly BackendStatus[] | Promise<readonly BackendStatus[]>
+  /** What the gates have decided: at once, if nobody else has to be asked. */
+  gates(): readonly GateReport[] | Promise<readonly GateReport[]>
+}
+
+export interface GateReport {
+  readonly service: string
+  /** How many requests each rule, rate and limit has decided or noted, by its name. */
+  readonly counts: Readonly<Record<string, number>>
+  /** Null if it expects no number, nobody has come yet, or another process counts. */
+  readonly spike: SpikeState | null
+}
+
+export interface SwitchOptions {
+  readonly closeTunnels?: boolean | undefined
+}
+
+export interface Switching {
+  readonly service: string
+  readonly before: SwitchValue
+  readonly after: SwitchState
+  /** How many open tunnels are being ended. */
+  readonly ended: number
+}
+
+export interface ServiceRecord extends SwitchState {
+  readonly id: string
+  readonly domains: readonly string[]
+  readonly backends: readonly string[]
+  /** How many are open. */
+  readonly tunnels: number
+}
+
+/** What a program of several processes says of itself. */
+export interface ProgramStatus {
+  status(): Promise<Status>
+}
+
+export interface Status {
+  readonly isDraining: boolean
+  readonly workers: readonly WorkerStatus[]
+}
+
+export interface WorkerStatus {
+  readonly name: string
+  readonly pid: number | null
+  readonly state: ChildState
+  /** How often it had to be replaced. */
+  readonly restarts: number
+}
+
+/** waiting: it has died, and is started again in a moment. */
+export type ChildState = 'starting' | 'running' | 'waiting' | 'stopped'
+
+interface Parts {
+  readonly services: readonly Service[]
+  readonly registry: Registry
+  readonly switches: Switches
+  readonly ledger: Pick<CountingLedger, 'spikes'>
+  /** Ends what is on its way to become a tunnel of this service. */
+  readonly refuse: (service: string) => void
+}
+
+export function createOperations({ services, registry, switches, ledger, refuse }: Parts): Operations {
+  async function end(meant: { readonly id: string } | TunnelFilter, how: 'fin' | 'reset' = 'fin') {
+    if (!('id' in meant)) return await registry.stop(how, matcher(meant))
+    const splicing = registry.find(meant.id)?.splicing
+    splicing?.stop(how)
+    return splicing ? 1 : 0
+  }
+
+  return {
+    end,
+    async websockets(id, value, { closeTunnels = false } = {}) {
+      knownService(
+        services.map(({ options }) => options.id),
+        id,
+      )
+      const { websockets: before } = await switches.set(id, value)
+      const isClosing = value === 'off' && closeTunnels
+      if (isClosing) refuse(id)
+      const ended = isClosing ? await end({ service: id }) : 0
+      return { service: id, before, after: switches.state(id), ended }
+    },
+    tunnels: (query = {}) => listTunnels(registry, query),
+    async find(id) {
+      const tunnel = registry.find(id)
+      return tunnel === undefined ? null : recordOf(tunnel)
+    },
+    services: async () =>
+      services.map(({ options: { id, domains }, backends }) => ({
+        id,
+        domains,
+        backends: [...backends.keys()],
+        tunnels: registry.count(id),
+        ...switches.state(id),
+      })),
+    backends: () => backendStatus(services),
+    gates: () =>
+      services.flatMap(({ gate, options: { id } }) =>
+        gate === null ? [] : [{ service: id, counts: gate.counts, spike: ledger.spikes(id) }],
+      ),
+  }
+}
+
+/** Throws argument-invalid. */
+export function knownService(known: readonly string[], id: string): void {
+  if (known.includes(id)) return
+  throw new HeadraceError(
+    'argument-invalid',
+    `no service ${JSON.stringify(id)}; there are ${known.join(', ')}`,
+  )
+}

@@ -1,0 +1,117 @@
+// All workers together, asked as if they were one edge. The primary keeps what is switched, and tells the workers.
+
+import type { ErrorCode } from '../errors.ts'
+import type { SpikeState } from '../gate/seats.ts'
+import type { GateReport, Operations, ServiceRecord } from '../operations.ts'
+import { knownService } from '../operations.ts'
+import type { BackendStatus } from '../service/status.ts'
+import type { Switches } from '../service/switch.ts'
+import { mergePages } from '../tunnel/listing.ts'
+import type { Child } from './child.ts'
+import type { WorkerAnswers } from './protocol.ts'
+
+export type Workers = readonly Child<WorkerAnswers, unknown>[]
+
+/** What the primary keeps for all of them. */
+export interface Kept {
+  /** The ids of the config. */
+  readonly services: readonly string[]
+  readonly switches: Switches
+  spikes(service: string): SpikeState | null
+}
+
+/** A worker that dies while it is asked is left out: what it had is gone with it. */
+export function createFleet(workers: Workers, { services, switches, spikes }: Kept): Operations {
+  /** Rejects with process-silent if one that lives does not answer. */
+  async function askAll<Name extends keyof Operations>(
+    name: Name,
+    given: Parameters<Operations[Name]>,
+  ): Promise<Awaited<ReturnType<Operations[Name]>>[]> {
+    const asked = workers.flatMap(({ wire }) => (wire === null ? [] : [{ wire }]))
+    const answers = await Promise.allSettled(asked.map(({ wire }) => wire.ask(name, given as never)))
+    return answers.flatMap((answer, at) => {
+      if (answer.status === 'fulfilled') return [answer.value as Awaited<ReturnType<Operations[Name]>>]
+      if (workers.some(({ wire }) => wire === asked[at]?.wire)) throw answer.reason
+      return []
+    })
+  }
+
+  /** One change after the other, so that all workers see them in the same order. */
+  let last: Promise<unknown> = Promise.resolve()
+
+  return {
+    websockets(id, value, options = {}) {
+      const switching = last.then(async () => {
+        knownService(services, id)
+        const { websockets: before } = await switches.set(id, value)
+        const answers = await askAll('websockets', [id, value, options])
+        return { service: id, before, after: switches.state(id), ended: sum(answers, ({ ended }) => ended) }
+      })
+      last = switching.catch(() => {})
+      return switching
+    },
+    async tunnels(query = {}) {
+      return mergePages(await askAll('tunnels', [query]), query)
+    },
+    async find(id) {
+      const found = await askAll('find', [id])
+      return found.find((record) => record !== null) ?? null
+    },
+    async end(meant, how = 'fin') {
+      return sum(await askAll('end', [meant, how]), (count) => count)
+    },
+    async services() {
+      const [first = [], ...more] = await askAll('services', [])
+      const merge = (record: ServiceRecord, at: number): ServiceRecord => ({
+        ...record,
+        tunnels: record.tunnels + sum(more, (records) => records[at]?.tunnels ?? 0),
+        ...switches.state(record.id),
+      })
+      return first.map(merge)
+    },
+    async backends() {
+      const [first = [], ...more] = await askAll('backends', [])
+      return first.map((one, at) => more.map((records) => records[at]).reduce(mergeBackend, one))
+    },
+    async gates() {
+      const [first = [], ...more] = await askAll('gates', [])
+      const merge = (one: GateReport, at: number): GateReport => {
+        const all = [one, ...more.flatMap((reports) => reports[at] ?? [])]
+        const counts = Object.keys(one.counts).map((name) => [
+          name,
+          sum(all, (each) => each.counts[name] ?? 0),
+        ])
+        return { ...one, counts: Object.fromEntries(counts), spike: spikes(one.service) }
+      }
+      return first.map(merge)
+    },
+  }
+}
+
+/** What one worker finds unhealthy is worth a look, whatever the others say. */
+function mergeBackend(one: BackendStatus, other: BackendStatus | undefined): BackendStatus {
+  if (other === undefined) return one
+  const { health, reason } = one.health === 'healthy' ? other : one
+  const codes = Object.keys({ ...one.failures, ...other.failures }) as ErrorCode[]
+  const failures = codes.map((code) => [code, (one.failures[code] ?? 0) + (other.failures[code] ?? 0)])
+  return {
+    ...one,
+    health,
+    reason: reason || one.reason,
+    ejectedUntil: latest(one.ejectedUntil, other.ejectedUntil),
+    connections: one.connections + other.connections,
+    failures: Object.fromEntries(failures),
+    checks: {
+      passed: one.checks.passed + other.checks.passed,
+      failed: one.checks.failed + other.checks.failed,
+    },
+  }
+}
+
+function latest(one: number | null, other: number | null): number | null {
+  return one === null || other === null ? (one ?? other) : Math.max(one, other)
+}
+
+function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
+  return items.reduce((total, item) => total + of(item), 0)
+}

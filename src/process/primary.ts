@@ -1,0 +1,140 @@
+// The primary: it opens the listening sockets, starts workers and the control process, and keeps what all of them share.
+// It holds no tunnel and parses nothing that comes from the network.
+//
+//                     ┌── worker-0 ── edge ── its listening sockets
+//   primary ── IPC ───┼── worker-1 ── edge ── its listening sockets
+//   switch, ledgers   └── control  ── admin API: control.sock, admin.address
+
+import type { Inherited } from '../accept/inherited.ts'
+import { openInherited } from '../accept/inherited.ts'
+import type { LoadedConfig } from '../config/load.ts'
+import { LONGEST_MS } from '../config/units.ts'
+import { asHeadraceError } from '../errors.ts'
+import type { Crossing } from '../gate/seats.ts'
+import type { ProgramLines } from '../observe/program-lines.ts'
+import { createProgramLines } from '../observe/program-lines.ts'
+import { createSwitches, switchFileIn } from '../service/switch.ts'
+import type { ChildWatch } from './child.ts'
+import { startChild } from './child.ts'
+import { createFleet } from './fleet.ts'
+import { createHosts } from './hosts.ts'
+import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
+import { hostLedger, LEDGER } from './shared-ledger.ts'
+import { signal } from './signals.ts'
+import type { Worker } from './workers.ts'
+import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
+
+/** What the ends of the last tunnels may take after the drain; an edge itself waits 3 s for them. */
+const END_TIMEOUT_MS = 5_000
+
+/** What a process may take to exit when it has nothing left to do. */
+const EXIT_TIMEOUT_MS = 2_000
+
+export interface Started {
+  readonly addresses: readonly string[]
+  readonly stopped: Promise<void>
+}
+
+/**
+ * Resolves once all workers accept, with the addresses, and with what resolves when everything has stopped after a signal.
+ * Rejects with listen-failed, config-invalid, engine-unavailable or state-failed.
+ */
+export async function startPrimary(config: LoadedConfig): Promise<Started> {
+  const lines = createProgramLines(config.edge.log.level)
+  const { stateDirectory, services } = config.edge
+  const file = stateDirectory === undefined ? null : switchFileIn(stateDirectory)
+  const switches = createSwitches({ services, file })
+  const ledger = hostLedger(spike, lines.trouble)
+  const watch = watchOf(lines)
+  const text = { file: config.file, text: config.text }
+
+  const sockets = await openAll(config)
+  const parts = { config: text, sockets, switches, hosts: createHosts({ [LEDGER]: ledger }), watch, lines }
+  const workers = startWorkers(config.workers, parts)
+  let isDraining = false
+  const answers: PrimaryAnswers = {
+    ...createFleet(workers, { services: services.map(({ id }) => id), switches, spikes: ledger.spikes }),
+    status: async () => ({
+      isDraining,
+      workers: workers.map(({ name, pid, state, restarts }) => ({ name, pid, state, restarts })),
+    }),
+  }
+  const control = startControl(text, answers, watch)
+
+  /** The webhook is in the network, where the primary is not. */
+  function spike(crossing: Crossing): void {
+    lines.spike(crossing)
+    control.wire?.ask('spike', [crossing]).catch((error: unknown) => lines.trouble(asHeadraceError(error)))
+  }
+
+  /** Nothing is left behind: also not of a start that has failed. */
+  async function endAll(): Promise<void> {
+    for (const { close } of sockets) close()
+    await Promise.all(workers.map((worker) => worker.stop(EXIT_TIMEOUT_MS)))
+    // Until here it has told whoever asked that this program is not ready.
+    await control.stop(EXIT_TIMEOUT_MS)
+  }
+
+  async function run(): Promise<void> {
+    const { drainTimeoutMs } = config.edge
+    await signal()
+    isDraining = true
+    for (const { close } of sockets) close()
+    lines.draining(drainTimeoutMs)
+    await Promise.race([closeAll(workers, drainTimeoutMs), signal().then(() => closeAll(workers, 0))])
+    await endAll()
+  }
+
+  try {
+    // One after the other: of several reasons why nothing starts, it is always the same one that is told.
+    const [first] = await Promise.all(workers.map(({ started }) => started))
+    const { address } = await control.started
+    // Behind whatever the program says of the addresses.
+    setImmediate(() => {
+      if (first !== undefined) lines.engine(first.engine.name, first.engine.reason, workers.length)
+      if (address !== null) lines.admin(address)
+    })
+    return { addresses: sockets.map(({ address }) => address), stopped: run() }
+  } catch (error) {
+    await endAll()
+    throw error
+  }
+}
+
+function startControl(text: ConfigText, answers: PrimaryAnswers, watch: ChildWatch) {
+  return startChild<PrimaryAnswers, ControlAnswers, ControlStarted>({
+    name: 'control',
+    module: new URL('./control.js', import.meta.url),
+    descriptors: [],
+    answers: () => answers,
+    over: () => {},
+    start: (wire) => wire.ask('start', [text], START_TIMEOUT_MS),
+    watch,
+  })
+}
+
+/** All or none. */
+async function openAll({ listeners, workers }: LoadedConfig): Promise<Inherited[]> {
+  const results = await Promise.allSettled(listeners.map(({ address }) => openInherited(address, workers)))
+  const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+  const failed = results.find((result) => result.status === 'rejected')
+  if (failed === undefined) return opened
+  for (const { close } of opened) close()
+  throw failed.reason
+}
+
+/** Resolves when no tunnel is left, or nobody has answered in time. */
+async function closeAll(workers: readonly Worker[], drainMs: number): Promise<void> {
+  for (const worker of workers) worker.retire()
+  const timeoutMs = Math.min(drainMs + END_TIMEOUT_MS, LONGEST_MS)
+  // Whoever has died, or does not answer, has no tunnels to wait for.
+  await Promise.allSettled(workers.map(({ wire }) => wire?.ask('close', [drainMs], timeoutMs)))
+}
+
+function watchOf(lines: ProgramLines): ChildWatch {
+  return {
+    died: (name, { pid, why, inARow, againInMs }) => lines.died(name, pid, why, inARow, againInMs),
+    replaced: (name, pid) => lines.replaced(name, pid),
+    failed: (name, error) => lines.failed(name, asHeadraceError(error)),
+  }
+}

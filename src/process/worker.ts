@@ -1,0 +1,72 @@
+// A worker: one edge in a process of its own. It does what the primary asks, and drains by itself if the primary is gone.
+
+import { readConfig } from '../config/load.ts'
+import type { Edge } from '../edge.ts'
+import { createEdge } from '../edge.ts'
+import { createProgramLines } from '../observe/program-lines.ts'
+import type { Cover } from './cover.ts'
+import { createCover } from './cover.ts'
+import { wire } from './messages.ts'
+import type { HostAnswers, WorkerAnswers, WorkerOrders } from './protocol.ts'
+import { askLedger } from './shared-ledger.ts'
+import { ignoreSignals, signal } from './signals.ts'
+
+/** Signals are for the primary, also those that a terminal or a service manager sends to all processes. */
+const heed = ignoreSignals()
+
+/** The workers of a killed primary may still drain, and write, when the next one has started: it has other names. */
+const writerOf = (name: string) => `${name}-${process.ppid}`
+
+let begun: (edge: Edge) => void = () => {}
+/** Whatever is asked before it has started waits for it. */
+const edge = new Promise<Edge>((resolve) => {
+  begun = resolve
+})
+let isStarted = false
+let cover: Cover | null = null
+
+const answers: WorkerAnswers = {
+  async start({ file, text, name, switched, sockets, neighbour }: WorkerOrders) {
+    const { edge: options, listeners } = readConfig(text, file, process.env)
+    const ledger = askLedger(primary, options.redis, createProgramLines(options.log.level).trouble)
+    const own = { writer: writerOf(name), worker: { name, switched }, webhook: undefined }
+    const created = createEdge({ ...options, ...own }, ledger)
+    isStarted = true
+    cover = createCover(created, listeners, neighbour)
+    begun(created)
+    await created.listen(listeners.map((one, at) => ({ ...one, ...sockets[at] })))
+    return { engine: created.engine }
+  },
+  async cover(isNeeded) {
+    await edge
+    await cover?.set(isNeeded)
+  },
+  async close(drainMs) {
+    const running = await edge
+    cover?.end()
+    await running.close({ drainMs })
+  },
+  websockets: async (...given) => await (await edge).websockets(...given),
+  tunnels: async (...given) => await (await edge).tunnels(...given),
+  find: async (...given) => await (await edge).find(...given),
+  end: async (...given) => await (await edge).end(...given),
+  services: async () => await (await edge).services(),
+  backends: async () => (await edge).backends(),
+  gates: async () => (await edge).gates(),
+}
+
+const primary = wire<WorkerAnswers, HostAnswers>('the primary', process, answers)
+
+/** The channel ends when the work is done, or when the primary was killed: then the tunnels have their time to end. */
+process.on('disconnect', async () => {
+  if (isStarted) await drain(await edge)
+  process.exit()
+})
+
+async function drain(running: Edge): Promise<void> {
+  heed()
+  cover?.end()
+  const closing = running.close()
+  await Promise.race([closing, signal()])
+  await Promise.race([closing, running.close({ drainMs: 0 })])
+}

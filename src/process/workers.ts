@@ -1,0 +1,100 @@
+// The workers of a program: each with its own sockets and those of its neighbour, which it accepts from while that one is
+// being replaced.
+
+import type { Inherited } from '../accept/inherited.ts'
+import { asHeadraceError } from '../errors.ts'
+import type { ProgramLines } from '../observe/program-lines.ts'
+import type { Switches } from '../service/switch.ts'
+import type { Child, ChildWatch } from './child.ts'
+import { FIRST_INHERITED, startChild } from './child.ts'
+import type { Hosts } from './hosts.ts'
+import type {
+  ConfigText,
+  HostAnswers,
+  InheritedSocket,
+  WorkerAnswers,
+  WorkerOrders,
+  WorkerStarted,
+} from './protocol.ts'
+
+export type Worker = Child<WorkerAnswers, WorkerStarted>
+
+export interface WorkerParts {
+  readonly config: ConfigText
+  readonly sockets: readonly Inherited[]
+  readonly switches: Switches
+  readonly hosts: Hosts
+  readonly watch: ChildWatch
+  readonly lines: ProgramLines
+}
+
+/** From the start of a process until it accepts: it loads its modules and the handlers. */
+export const START_TIMEOUT_MS = 60_000
+
+export function startWorkers(count: number, parts: WorkerParts): readonly Worker[] {
+  const { config, sockets, switches, hosts, watch, lines } = parts
+
+  /** If the neighbour is not there either, what comes waits in the backlog. */
+  function cover(at: number, isNeeded: boolean): void {
+    const neighbour = workers[before(at)]
+    if (count === 1 || neighbour?.wire == null) return
+    neighbour.wire.ask('cover', [isNeeded]).catch((error: unknown) => lines.trouble(asHeadraceError(error)))
+  }
+
+  /** The one who accepts for a worker has it as its neighbour. */
+  const before = (at: number) => (at + count - 1) % count
+  const after = (at: number) => (at + 1) % count
+
+  function start(at: number): Worker {
+    const inheritance = inheritanceOf(sockets, at, after(at))
+    const own: ChildWatch = {
+      ...watch,
+      died(name, death) {
+        watch.died(name, death)
+        cover(at, true)
+      },
+      replaced(name, pid) {
+        watch.replaced(name, pid)
+        cover(at, false)
+        if (workers[after(at)]?.state !== 'running') cover(after(at), true)
+      },
+    }
+    return startChild<HostAnswers, WorkerAnswers, WorkerStarted>({
+      name: `worker-${at}`,
+      module: new URL('./worker.js', import.meta.url),
+      descriptors: inheritance.descriptors,
+      answers: (life) => ({ hosted: (name, request) => hosts.ask(life, name, request) }),
+      over: hosts.release,
+      start(wire) {
+        const { file, text } = config
+        const { orders } = inheritance
+        const all = { file, text, name: `worker-${at}`, switched: switches.switched, ...orders }
+        return wire.ask('start', [all], START_TIMEOUT_MS)
+      },
+      watch: own,
+    })
+  }
+
+  const workers = Array.from({ length: count }, (_, at) => start(at))
+  return workers
+}
+
+interface Inheritance {
+  readonly descriptors: readonly number[]
+  readonly orders: Pick<WorkerOrders, 'sockets' | 'neighbour'>
+}
+
+/** Which descriptors a worker gets, and as which number it finds them. */
+function inheritanceOf(sockets: readonly Inherited[], own: number, other: number): Inheritance {
+  const given: number[] = []
+  const give = (address: string, descriptor: number | undefined): InheritedSocket => {
+    if (descriptor === undefined) throw new Error(`no socket of ${address} for worker-${own}`)
+    given.push(descriptor)
+    return { address, descriptor: FIRST_INHERITED + given.length - 1 }
+  }
+  const mine = sockets.map(({ address, descriptors }) => give(address, descriptors[own]))
+  const neighbour = sockets.map(({ address, descriptors }) =>
+    descriptors[own] === descriptors[other] ? null : give(address, descriptors[other]),
+  )
+  return { descriptors: given, orders: { sockets: mine, neighbour } }
+}

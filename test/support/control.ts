@@ -1,0 +1,142 @@
+// A program of several processes in front of an echo, and its admin API.
+
+import { mkdtempSync, realpathSync, writeFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import type { IncomingHttpHeaders } from 'node:http'
+import { request } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import { upgradeRequest } from './origin.ts'
+import type { Peer } from './peer.ts'
+import { connectTo, placeOf } from './peer.ts'
+import type { Running } from './program.ts'
+import { startProgram } from './program.ts'
+
+export interface Answer {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  readonly text: string
+  readonly json: unknown
+}
+
+export interface Asking {
+  readonly method?: string
+  readonly headers?: Readonly<Record<string, string>>
+  /** A text is sent as it is, anything else as JSON. */
+  readonly body?: unknown
+}
+
+/** `address`: host:port, or unix:/path. */
+export async function ask(address: string, path: string, asking: Asking = {}): Promise<Answer> {
+  const { method = 'GET', headers = {}, body } = asking
+  const place = placeOf(address)
+  const where = 'path' in place ? { socketPath: place.path } : place
+  const text = typeof body === 'string' || body === undefined ? body : JSON.stringify(body)
+  const type = typeof body === 'string' || body === undefined ? {} : { 'Content-Type': 'application/json' }
+  return await new Promise((resolve, reject) => {
+    const asked = request(
+      { ...where, path, method, agent: false, headers: { ...type, ...headers } },
+      (response) => {
+        let received = ''
+        response.setEncoding('utf8')
+        response.on('data', (chunk) => {
+          received += chunk
+        })
+        response.on('end', () => {
+          const { statusCode = 0, headers: fields } = response
+          const isJson = /json/.test(fields['content-type'] ?? '')
+          resolve({
+            status: statusCode,
+            headers: fields,
+            text: received,
+            json: isJson ? JSON.parse(received) : null,
+          })
+        })
+      },
+    )
+    asked.on('error', reject)
+    asked.end(text)
+  })
+}
+
+export interface Fleet {
+  readonly program: Running
+  readonly folder: string
+  /** Of the listeners. */
+  readonly addresses: readonly string[]
+  /** The first of them. */
+  readonly address: string
+  /** Through the control socket. */
+  control(path: string, asking?: Asking): Promise<Answer>
+  /** The log lines with this message so far. */
+  said(message: string): Record<string, unknown>[]
+  /** Resolves when there are as many of them, with all. */
+  says(message: string, count?: number): Promise<Record<string, unknown>[]>
+  /** A client with an open tunnel. */
+  open(): Promise<Peer>
+}
+
+export interface FleetOptions {
+  readonly folder?: string
+  /** Instead of the program: a node option, see program.ts. */
+  readonly script?: string
+  readonly words?: readonly string[]
+}
+
+export function newFolder(t: Test, files: Readonly<Record<string, string>> = {}): string {
+  const folder = realpathSync(mkdtempSync(join(tmpdir(), 'headrace-')))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text)
+  return folder
+}
+
+/** A config with one service `chat`; `more` is appended. */
+export function chatConfig(origin: string, more = 'workers: 2\n', listeners = ['127.0.0.1:0']): string {
+  return `listeners: [${listeners.map((one) => `{ address: "${one}" }`).join(', ')}]
+services:
+  - id: chat
+    domains: ["*"]
+    websockets: on
+    backends: [{ name: origin, address: "${origin}" }]
+${more}`
+}
+
+export async function startFleet(t: Test, config: string, options: FleetOptions = {}): Promise<Fleet> {
+  const { folder = newFolder(t), script, words = [] } = options
+  writeFileSync(join(folder, 'headrace.yaml'), config)
+  const all = [...words, 'run', '--config', 'headrace.yaml']
+  const program = startProgram(t, all, script === undefined ? { cwd: folder } : { cwd: folder, script })
+  const addresses = (await program.line()).replace('headrace listens on ', '').split(', ')
+  const [address = ''] = addresses
+  const said = (message: string) =>
+    program.lines
+      .filter((line) => line.startsWith('{'))
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+      .filter(({ msg }) => String(msg).startsWith(message))
+  return {
+    program,
+    folder,
+    addresses,
+    address,
+    control: (path, asking) => ask(`unix:${folder}/state/control.sock`, path, asking),
+    said,
+    async says(message, count = 1) {
+      while (said(message).length < count) await program.line()
+      return said(message)
+    },
+    open: () => openTunnel(t, address),
+  }
+}
+
+export async function openTunnel(t: Test, address: string): Promise<Peer> {
+  const client = await connectTo(t, address)
+  client.write(upgradeRequest())
+  await client.until('\r\n\r\n')
+  return client
+}
+
+export async function echoes(client: Peer, text: string): Promise<boolean> {
+  client.write(text)
+  return (await client.until(text)).endsWith(text)
+}

@@ -1,11 +1,12 @@
 // Bulk: long transfers on a few tunnels, up or down. What a GB costs the proxy. Both ends know what must come, and compare
 // every byte.
 
-import type { Play } from './contest.ts'
+import type { Contest, Play } from './contest.ts'
 import { hold } from './contest.ts'
 import { openUpTo, play, reset } from './crowd.ts'
 import type { Result } from './figures.ts'
 import type { Surroundings } from './scenario.ts'
+import { attempt } from './scenario.ts'
 
 const SIZES = {
   full: { tunnels: 8, bytes: 8 * 1024 * 1024, rounds: 7, roundMs: 600 },
@@ -14,12 +15,14 @@ const SIZES = {
 
 const MIB = 1024 * 1024
 
-export async function bulk({ kinds, accounting, options, progress }: Surroundings): Promise<Result[]> {
+export async function bulk(surroundings: Surroundings): Promise<readonly Result[]> {
+  const { kinds, accounting, options, progress } = surroundings
   const { tunnels, bytes, rounds, roundMs } = options.smoke ? SIZES.smoke : SIZES.full
   const results: Result[] = []
   for (const tls of [false, true]) {
-    progress(`bulk: ${tunnels} ${tls ? 'TLS' : 'plain'} tunnels, ${rounds} rounds up and down`)
-    const contest = hold(kinds, accounting, {
+    const what = `bulk: ${tunnels} ${tls ? 'TLS' : 'plain'} tunnels`
+    progress(`${what}, ${rounds} rounds up and down`)
+    const contest: Contest = {
       scenario: 'bulk',
       rounds,
       roundMs,
@@ -27,8 +30,8 @@ export async function bulk({ kinds, accounting, options, progress }: Surrounding
       tunnels,
       withProfile: options.profile,
       plays: [transfers('up', bytes, tunnels, tls), transfers('down', bytes, tunnels, tls)],
-    })
-    results.push(...(await contest))
+    }
+    results.push(...(await attempt(surroundings, what, () => hold(kinds, accounting, contest))))
   }
   return results
 }

@@ -53,6 +53,7 @@ export interface Talk {
 
 const TRAFFIC = { kind: 'echo', size: 64 } as const
 const SHARES = [0.01, 0.1]
+const KERNEL_MS = 1_500
 /** The accounts are open a little longer than the talk lasts: each answer's stalls are known. */
 const LEAD_MS = 50
 
@@ -95,7 +96,8 @@ export async function climb(
 }
 
 async function settle({ peers }: Stand, patienceMs: number): Promise<void> {
-  await Promise.all(peers.map((peer) => peer.settle(patienceMs)))
+  // The kernel frees and gathers for about a second, too.
+  await Promise.all([sleep(Math.min(patienceMs, KERNEL_MS)), ...peers.map((peer) => peer.settle(patienceMs))])
 }
 
 async function idleShare({ pids }: Stand, ms: number): Promise<number> {

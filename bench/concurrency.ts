@@ -10,6 +10,7 @@ import { figure } from './figures.ts'
 import { limitAgainst } from './limits.ts'
 import type { PeerKind } from './peers/peer.ts'
 import type { Surroundings } from './scenario.ts'
+import { attempt } from './scenario.ts'
 import { withStand } from './stand.ts'
 
 /** Numbers of tunnels that each proxy is taken up to, one after the other, in so many passes A B C A B C. */
@@ -36,8 +37,8 @@ const FULL: Climb = {
   warmUp: 300,
   patienceMs: 4_000,
   idleMs: 500,
-  perSecond: 4_000,
-  talkMs: 2_500,
+  perSecond: 5_000,
+  talkMs: 2_000,
   rounds: 0,
 }
 const SMOKE: Climb = { warmUp: 10, patienceMs: 300, idleMs: 200, perSecond: 500, talkMs: 300, rounds: 0 }
@@ -46,7 +47,7 @@ const SMOKE: Climb = { warmUp: 10, patienceMs: 300, idleMs: 200, perSecond: 500,
 const LEAVING_MS = 10_000
 const LEFT_SOCKETS = 1_000
 
-export async function concurrency(surroundings: Surroundings): Promise<Result[]> {
+export async function concurrency(surroundings: Surroundings): Promise<readonly Result[]> {
   const { options } = surroundings
   const results: Result[] = []
   for (const ladder of options.smoke ? SMOKE_LADDERS : LADDERS) {
@@ -76,7 +77,8 @@ async function climbAll(ladder: Ladder, surroundings: Surroundings): Promise<Res
       const { counts, left } = within(kind, ladder)
       if (pass === 0) notes.push(...left)
       const most = counts.at(-1)
-      if (most === undefined) continue
+      // Without a proxy there is little that could change.
+      if (most === undefined || (pass > 0 && !kind.isProxy)) continue
       progress(
         `concurrency: ${kind.name} up to ${most.toLocaleString('en')} ${ladder.tls ? 'TLS' : 'plain'} tunnels, pass ${pass + 1} of ${ladder.passes}`,
       )
@@ -84,7 +86,9 @@ async function climbAll(ladder: Ladder, surroundings: Surroundings): Promise<Res
       await quiet()
       const about = { tls: ladder.tls, tunnels: most, withProfile: options.profile }
       rungs.push(
-        ...(await withStand(kind, about, (stand) => climb(stand, surroundings.accounting, counts, plan))),
+        ...(await attempt(surroundings, `${kind.name}, up to ${most} tunnels`, () =>
+          withStand(kind, about, (stand) => climb(stand, surroundings.accounting, counts, plan)),
+        )),
       )
     }
   }

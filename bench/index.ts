@@ -16,7 +16,8 @@ import { aboutThis } from './report/about.ts'
 import type { Report } from './report/report.ts'
 import { save } from './report/report.ts'
 import { textOf } from './report/text.ts'
-import type { Scenario, Surroundings } from './scenario.ts'
+import type { Scenario } from './scenario.ts'
+import { attempt } from './scenario.ts'
 
 const scenarios: Readonly<Record<ScenarioName, Scenario>> = { concurrency, messages, bulk, churn, micro }
 
@@ -28,11 +29,20 @@ async function run(options: Options, command: string): Promise<Report> {
     console.log(`${((performance.now() - startedAt) / 1_000).toFixed(0).padStart(4)} s  ${line}`)
   }
   try {
-    const done = await runAll({ kinds: present, accounting, options, progress })
+    const results: Result[] = []
+    const failures: string[] = []
+    const failed = (what: string) => {
+      failures.push(what)
+      progress(`FAILED: ${what}`)
+    }
+    const surroundings = { kinds: present, accounting, options, progress, failed }
+    for (const name of options.only) {
+      results.push(...(await attempt(surroundings, name, () => scenarios[name](surroundings))))
+    }
     progress('done')
     const proxies = Object.fromEntries(present.map((kind) => [kind.name, kind.version()]))
     const about = aboutThis(command, accounting.how, proxies, missing)
-    return { ...about, smoke: options.smoke, ...done }
+    return { ...about, smoke: options.smoke, results, failures }
   } finally {
     await accounting.stop()
   }
@@ -48,21 +58,6 @@ function rollCall(names: readonly string[]): { present: PeerKind[]; missing: Rec
     return why === null
   })
   return { present, missing }
-}
-
-/** A scenario that fails fails the run, but what the others found out is not lost. */
-async function runAll(surroundings: Surroundings): Promise<Pick<Report, 'results' | 'failures'>> {
-  const results: Result[] = []
-  const failures: string[] = []
-  for (const name of surroundings.options.only) {
-    try {
-      results.push(...(await scenarios[name](surroundings)))
-    } catch (error) {
-      failures.push(`${name}: ${error instanceof Error ? error.message : String(error)}`)
-      surroundings.progress(`FAILED: ${failures.at(-1)}`)
-    }
-  }
-  return { results, failures }
 }
 
 function optionsOf(given: readonly string[]): Options | 'help' | null {

@@ -1,27 +1,30 @@
 // Messages: small ones there and back, the next as soon as one has come back, on many tunnels at once. What a relayed message
 // costs the proxy, each way counted as one.
 
-import type { Play } from './contest.ts'
+import type { Contest, Play } from './contest.ts'
 import { hold } from './contest.ts'
 import { openUpTo, play } from './crowd.ts'
 import type { Result } from './figures.ts'
 import type { Surroundings } from './scenario.ts'
+import { attempt } from './scenario.ts'
 
 /** How many tunnels; that many TLS sessions more are a scenario of memory, not of relaying. */
 const SIZES = {
-  full: { plain: [100, 5_000], tls: [100, 1_000], rounds: 7, roundMs: 600 },
+  full: { plain: [100, 5_000], tls: [100, 1_000], rounds: 7, roundMs: 500 },
   smoke: { plain: [20], tls: [10], rounds: 1, roundMs: 150 },
 } as const
 
 const BYTES = [64, 1_024] as const
 
-export async function messages({ kinds, accounting, options, progress }: Surroundings): Promise<Result[]> {
+export async function messages(surroundings: Surroundings): Promise<readonly Result[]> {
+  const { kinds, accounting, options, progress } = surroundings
   const { rounds, roundMs, ...counts } = options.smoke ? SIZES.smoke : SIZES.full
   const results: Result[] = []
   for (const tls of [false, true]) {
     for (const tunnels of tls ? counts.tls : counts.plain) {
-      progress(`messages: ${tunnels} ${tls ? 'TLS' : 'plain'} tunnels, ${rounds} rounds of each size`)
-      const contest = hold(kinds, accounting, {
+      const what = `messages: ${tunnels} ${tls ? 'TLS' : 'plain'} tunnels`
+      progress(`${what}, ${rounds} rounds of each size`)
+      const contest: Contest = {
         scenario: 'messages',
         rounds,
         roundMs,
@@ -29,8 +32,8 @@ export async function messages({ kinds, accounting, options, progress }: Surroun
         tunnels,
         withProfile: options.profile,
         plays: BYTES.map((bytes) => pingPong(bytes, tunnels, tls)),
-      })
-      results.push(...(await contest))
+      }
+      results.push(...(await attempt(surroundings, what, () => hold(kinds, accounting, contest))))
     }
   }
   return results

@@ -11,6 +11,22 @@ export interface Surroundings {
   readonly accounting: Accounting
   readonly options: Options
   progress(line: string): void
+  /** The run has failed: a wrong byte, a lost tunnel, a process that ended. */
+  failed(what: string): void
 }
 
-export type Scenario = (surroundings: Surroundings) => Promise<Result[]>
+/** What fails is told, and costs the run its good end, but not the others their results. */
+export async function attempt<Value>(
+  { failed }: Surroundings,
+  what: string,
+  run: () => Promise<readonly Value[]>,
+): Promise<readonly Value[]> {
+  try {
+    return await run()
+  } catch (error) {
+    failed(`${what}: ${error instanceof Error ? error.message : String(error)}`)
+    return []
+  }
+}
+
+export type Scenario = (surroundings: Surroundings) => Promise<readonly Result[]>

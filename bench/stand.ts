@@ -57,10 +57,9 @@ async function startStand(kind: PeerKind, { tls, tunnels, withProfile }: StandOp
       ),
     )
     const clients = await Promise.all(times(crew.clients, () => start<ClientCalls>('client', placement.load)))
-    const addresses = await Promise.all(origins.map((one) => one.call('listen')))
     const certificate = tls ? await selfSigned({ names: ['localhost'] }) : null
     for (let index = 0; index < crew.proxies; index += 1) {
-      const origin = addresses[index % addresses.length] ?? ''
+      const origin = (await origins[index % origins.length]?.call('listen')) ?? ''
       peers.push(await kind.start({ origin, tls: certificate, withProfile, cpus: placement.proxy }))
     }
     return {
@@ -95,9 +94,10 @@ export async function withStands<Value>(
   options: StandOptions,
   run: (stands: readonly Stand[]) => Promise<Value>,
 ): Promise<Value> {
-  const stands: Stand[] = []
+  const started = await Promise.allSettled(kinds.map((kind) => startStand(kind, options)))
+  const stands = started.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
   try {
-    for (const kind of kinds) stands.push(await startStand(kind, options))
+    for (const one of started) if (one.status === 'rejected') throw one.reason
     return await run(stands)
   } finally {
     await Promise.all(stands.map((stand) => stand.stop()))

@@ -13,7 +13,10 @@ const state: OriginState = { open: 0, failure: null }
 const accepted = (wire: Wire) => new Answering(wire, state)
 
 const calls = {
-  /** Resolves with the address. */
+  /**
+   * One port more, for one proxy alone; resolves with the address. Linux looks for a free port among every second one of
+   * 28,000 first: above 14,000 connections to the same port a connect would take longer and longer.
+   */
   async listen(): Promise<string> {
     const loop = ownLoop()
     const port = loop === null ? await listenSocket(HOST, accepted) : listenDescriptor(loop, HOST, accepted)

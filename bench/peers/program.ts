@@ -23,6 +23,8 @@ export interface Program {
   flags(config: string): readonly string[]
 }
 
+/** Debian has them where ordinary users don't look. */
+const ENVIRONMENT = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` }
 /** Of nginx, which counts listeners among them. */
 const SPARE_CONNECTIONS = 100
 const START_TIMEOUT_MS = 5_000
@@ -56,7 +58,7 @@ export function programPeer(program: Program): PeerKind {
         text.replace(/\{\{(\w+)\}\}/g, (_, word: string) => values[word] ?? ''),
       )
       const [command, args] = placed(cpus, name, program.flags(config))
-      const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'inherit'] })
+      const child = spawn(command, args, { env: ENVIRONMENT, stdio: ['ignore', 'ignore', 'inherit'] })
       await once(child, 'spawn')
       await accepting(address)
       return {
@@ -76,7 +78,7 @@ export function programPeer(program: Program): PeerKind {
 }
 
 function versionOf(name: string, flag: string): string | null {
-  const { error, stdout, stderr } = spawnSync(name, [flag], { encoding: 'utf8' })
+  const { error, stdout, stderr } = spawnSync(name, [flag], { env: ENVIRONMENT, encoding: 'utf8' })
   if (error !== undefined) return null
   return /(\d+\.\d+\.\d+)/.exec(stdout + stderr)?.[1] ?? 'unknown'
 }

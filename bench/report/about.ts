@@ -1,6 +1,7 @@
 // What a reader must know of where figures come from.
 
 import { cpus, release, totalmem } from 'node:os'
+import { aboutPlacement } from '../placement.ts'
 
 export function nameOfMachine(): string {
   const [cpu] = cpus()
@@ -16,6 +17,8 @@ export interface About {
   /** How CPU was accounted. */
   readonly accounting: string
   readonly command: string
+  /** Who ran on which CPUs. */
+  readonly placement: string
   /** By name: version, and engine. */
   readonly proxies: Readonly<Record<string, string>>
   /** By name, why. */
@@ -34,27 +37,20 @@ export function aboutThis(
     kernel: release(),
     node: process.version,
     accounting,
+    placement: aboutPlacement(),
     command,
     proxies,
     missing,
   }
 }
 
-/** In one paragraph. */
-export function linesAbout({
-  date,
-  machine,
-  kernel,
-  node,
-  accounting,
-  command,
-  proxies,
-  missing,
-}: About): string[] {
-  const named = Object.entries(proxies).map(([name, what]) => `${name} ${what}`.trim())
+/** In a few lines. */
+export function linesAbout(about: About): string[] {
+  const named = Object.entries(about.proxies).map(([name, what]) => `${name} ${what}`.trim())
+  const { command, date, machine, kernel, node } = about
   return [
-    ...Object.entries(missing).map(([name, why]) => `${name} did not take part: ${why}`),
+    ...Object.entries(about.missing).map(([name, why]) => `${name} did not take part: ${why}`),
     `${command}; ${date.slice(0, 10)}; ${machine}; Linux ${kernel}; node ${node}; ${named.join(', ')}`,
-    `CPU: ${accounting}`,
+    `CPU: ${about.accounting}; ${about.placement}`,
   ]
 }

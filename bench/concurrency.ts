@@ -20,28 +20,23 @@ export interface Ladder {
   readonly passes: number
   /** Rounds of talking at each count and share, in each pass. */
   readonly rounds: number
+  /** Questions per second. */
+  readonly perSecond: number
 }
 
 /** Up to 20,000 everything is done three times over; beyond, opening takes too long for that. */
 const LADDERS: readonly Ladder[] = [
-  { tls: false, counts: [1_000, 5_000, 10_000, 20_000], passes: 3, rounds: 1 },
-  { tls: false, counts: [50_000, 100_000], passes: 1, rounds: 3 },
-  { tls: true, counts: [1_000, 5_000], passes: 1, rounds: 3 },
+  { tls: false, counts: [1_000, 5_000, 10_000, 20_000], passes: 3, rounds: 1, perSecond: 5_000 },
+  { tls: false, counts: [50_000, 100_000], passes: 1, rounds: 3, perSecond: 5_000 },
+  { tls: true, counts: [1_000, 5_000], passes: 1, rounds: 3, perSecond: 2_000 },
 ]
 const SMOKE_LADDERS: readonly Ladder[] = [
-  { tls: false, counts: [300], passes: 1, rounds: 1 },
-  { tls: true, counts: [50], passes: 1, rounds: 1 },
+  { tls: false, counts: [300], passes: 1, rounds: 1, perSecond: 1_000 },
+  { tls: true, counts: [50], passes: 1, rounds: 1, perSecond: 1_000 },
 ]
 
-const FULL: Climb = {
-  warmUp: 300,
-  patienceMs: 4_000,
-  idleMs: 500,
-  perSecond: 5_000,
-  talkMs: 2_000,
-  rounds: 0,
-}
-const SMOKE: Climb = { warmUp: 10, patienceMs: 300, idleMs: 200, perSecond: 500, talkMs: 300, rounds: 0 }
+const FULL = { warmUp: 300, patienceMs: 4_000, idleMs: 500, talkMs: 2_000 }
+const SMOKE = { warmUp: 10, patienceMs: 300, idleMs: 200, talkMs: 200 }
 
 /** How long the sockets of those that were before are waited for. */
 const LEAVING_MS = 10_000
@@ -82,7 +77,8 @@ async function climbAll(ladder: Ladder, surroundings: Surroundings): Promise<Res
       progress(
         `concurrency: ${kind.name} up to ${most.toLocaleString('en')} ${ladder.tls ? 'TLS' : 'plain'} tunnels, pass ${pass + 1} of ${ladder.passes}`,
       )
-      const plan = { ...(options.smoke ? SMOKE : FULL), rounds: ladder.rounds }
+      const { rounds, perSecond } = ladder
+      const plan: Climb = { ...(options.smoke ? SMOKE : FULL), rounds, perSecond }
       await quiet()
       const about = { tls: ladder.tls, tunnels: most, withProfile: options.profile }
       rungs.push(

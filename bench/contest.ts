@@ -62,6 +62,8 @@ interface Round {
   readonly perSecond: number
   readonly busy: Busy
   readonly cleanShare: number
+  /** Of one CPU. */
+  readonly samplerShare: number
   readonly waits: Float64Array | undefined
 }
 
@@ -128,6 +130,7 @@ function roundOf(stand: Stand, spent: Spending, units: number, waits: Float64Arr
     perSecond: units / (wall / 1e9),
     busy: busyOf(spent, stand),
     cleanShare: spent.clean / spent.windows,
+    samplerShare: spent.sampler / wall,
     waits,
   }
 }
@@ -195,6 +198,7 @@ function figuresOf(
     of('client', ({ busy }) => 100 * busy.load),
     of('CPUs of both', ({ busy }) => 100 * busy.loadCpus),
     of('clean %', ({ cleanShare }) => 100 * cleanShare),
+    of('sampler %', ({ samplerShare }) => 100 * samplerShare),
   ]
 }
 

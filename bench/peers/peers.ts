@@ -47,7 +47,7 @@ const httpProxy3 = nodePeer(
     version: () => versionIn(createRequire(import.meta.url).resolve('http-proxy-3/package.json')),
     hopelessAbove: {
       most: 20_000,
-      why: 'its processes hold some 60 KiB for each, which would be minutes of garbage collection',
+      why: 'it opens some 2,000 a second, and a whole run has half an hour',
     },
   },
   new URL('./http-proxy-3.js', import.meta.url),

@@ -23,22 +23,26 @@ export async function micro({ options, progress }: Surroundings): Promise<Result
   return [...byName].map(([name, passes]) => resultOf(name, passes, baseline))
 }
 
-/** All functions in each pass, so that a noisy second is nobody's alone. */
+/**
+ * All functions in each pass, so that a noisy second is nobody's alone; a process for each, since what the compiler makes of
+ * a function is another thing each time, and within one process always the same.
+ */
 async function run(passes: number, timeMs: number): Promise<Map<string, Pass[]>> {
-  const child = await startProcess<MicroCalls>('micro', new URL('./micro/process.js', import.meta.url), {
-    isMute: true,
-  })
   const byName = new Map<string, Pass[]>()
+  for (let pass = 0; pass < passes; pass += 1) {
+    for (const one of await runOnce(timeMs)) byName.set(one.name, [...(byName.get(one.name) ?? []), one])
+  }
+  return byName
+}
+
+async function runOnce(timeMs: number): Promise<Pass[]> {
+  const module = new URL('./micro/process.js', import.meta.url)
+  const child = await startProcess<MicroCalls>('micro', module, { isMute: true })
   try {
-    for (let pass = 0; pass < passes; pass += 1) {
-      for (const one of await child.call('pass', timeMs)) {
-        byName.set(one.name, [...(byName.get(one.name) ?? []), one])
-      }
-    }
+    return await child.call('pass', timeMs)
   } finally {
     await child.stop()
   }
-  return byName
 }
 
 function timingsOf(byName: ReadonlyMap<string, readonly Pass[]>): Baseline['micros'] {

@@ -8,7 +8,7 @@ import { nameOfMachine } from './report/about.ts'
 export interface Timing {
   /** Microseconds, the median. */
   readonly us: number
-  /** How far the passes were apart, as a share of it. */
+  /** How far the passes were apart, as a share of it (micro.ts). */
   readonly noise: number
 }
 

@@ -115,7 +115,8 @@ async function measured(
   const [score, spent] = await Promise.all([playing, accounts])
   const after = netstat()
   const units = (spent[play.counter] / (after[play.counter] - before[play.counter])) * score.count
-  if (spent.wall < LEAST_CLEAN_NS || units === 0) return undefined
+  const isIdle = stand.isProxy && spent.proxy + spent.kernel === 0
+  if (spent.wall < LEAST_CLEAN_NS || units === 0 || isIdle) return undefined
   return roundOf(stand, spent, units, score.waits)
 }
 
@@ -161,7 +162,7 @@ function resultOf(scenario: string, play: Play, one: Played, played: readonly Pl
   const rounds = one.rounds.flatMap((round) => round ?? [])
   const about = { scenario, title, parameters, subject: one.stand.name }
   if (rounds.length === 0) {
-    const note = `${one.stand.name}: no round had enough time in which every CPU was there`
+    const note = `${one.stand.name}: in no round was enough done while every CPU was there`
     return { ...about, figures: [], note }
   }
   const bound = boundOf(medianBusy(rounds))

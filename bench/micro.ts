@@ -49,11 +49,11 @@ function timingsOf(byName: ReadonlyMap<string, readonly Pass[]>): Baseline['micr
   return Object.fromEntries([...byName].map(([name, passes]) => [name, timingOf(passes)]))
 }
 
-/** The noise is how far the passes are apart, as a share of their median. */
+/** The noise is twice as far as the middle half of the passes are apart: one odd pass must not hide what is slower. */
 function timingOf(passes: readonly Pass[]) {
   const values = passes.map(({ p50 }) => p50)
-  const us = figure('', values).median
-  return { us, noise: (Math.max(...values) - Math.min(...values)) / us }
+  const { median, low, high } = figure('', values)
+  return { us: median, noise: (2 * (high - low)) / median }
 }
 
 function resultOf(name: string, passes: readonly Pass[], baseline: Baseline | null): Result {

@@ -35,7 +35,7 @@ const calls = {
     try {
       clock = openClock()
     } catch (error) {
-      return error instanceof Error ? error.message : String(error)
+      return error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error)
     }
     if (!clock.schedule(SCHED_FIFO, PRIORITY)) return 'SCHED_FIFO is not permitted (CAP_SYS_NICE)'
     clock.schedule(SCHED_OTHER, 0)
@@ -48,12 +48,13 @@ const calls = {
     return null
   },
 
-  /** Reads for so long. */
+  /** Until so long after the call: what it is about may be over then. */
   sample(pids: Pids, ms: number): Spending {
+    const end = clock.now() + ms * 1e6
     clock.schedule(SCHED_FIFO, PRIORITY)
     setMood('beating')
     awaitBeats()
-    const snapshots = takeSnapshots(pids, ms)
+    const snapshots = takeSnapshots(pids, end)
     awaitBeats()
     setMood('idle')
     clock.schedule(SCHED_OTHER, 0)
@@ -83,7 +84,7 @@ function awaitBeats(): void {
   }
 }
 
-function takeSnapshots(pids: Pids, ms: number): Snapshot[] {
+function takeSnapshots(pids: Pids, end: number): Snapshot[] {
   const netstat = openNetstat()
   const kernel = kernelThreads()
   const sum = (some: readonly number[]) => some.reduce((total, pid) => total + clock.cpu(pid), 0)
@@ -96,7 +97,6 @@ function takeSnapshots(pids: Pids, ms: number): Snapshot[] {
     sampler: clock.cpu(process.pid),
     ...netstat(),
   })
-  const end = clock.now() + ms * 1e6
   const snapshots = [snapshot()]
   for (let due = clock.now() + WINDOW_NS; due < end; due += WINDOW_NS) {
     clock.sleepUntil(due)

@@ -9,9 +9,18 @@ import { gates } from './gate.ts'
 import type { Micro } from './micro.ts'
 import { proxyHeaders } from './proxy-header.ts'
 import { readHead } from './read-head.ts'
+import { usage } from './usage.ts'
 
 /** In the order of travel. A new one is one more here. */
-const micros: readonly Micro[] = [...proxyHeaders, ...readHead, ...checks, ...gates, ...decisions, ...acceptLine]
+const micros: readonly Micro[] = [
+  ...proxyHeaders,
+  ...readHead,
+  ...checks,
+  ...gates,
+  ...decisions,
+  ...usage,
+  ...acceptLine,
+]
 
 /** Of one function in one pass, in microseconds. */
 export interface Pass {

@@ -29,7 +29,7 @@ import { closingBytes, refusalFor } from './head/refusal.ts'
 import type { Checked } from './head/request.ts'
 import { checkRequest } from './head/request.ts'
 import type { Loop } from './linux/loop.ts'
-import type { Observer, Refused } from './observe/observer.ts'
+import type { Observer } from './observe/observer.ts'
 import type { PassedOver, PlainDecision, PlainOutcome } from './plain/serve.ts'
 import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
 import type { Ruling } from './service/rule.ts'
@@ -80,46 +80,32 @@ export interface Way {
   abort(): void
 }
 
-/** A request on its way, as far as it is known. */
-interface Course {
-  readonly setUp: SetUp
-  client: Client | null
-  head: RequestHead | null
-  service: Service | null
-  /** The last one that was dialled. */
-  backend: string | null
-  /** The rule of the gate that allowed it. */
-  rule: string | null
-  /** Whether the ledger has been asked for seats: they are given back unless a tunnel takes them on. */
-  isCounted: boolean
-}
-
 type Given = Exclude<Ruling, { readonly kind: 'respond' }>
 
 export function createWay(surroundings: Surroundings): Way {
   const { services, switches, tunnels, usage, ledger, engine, loop, observer, limits, newId } = surroundings
-  const courses = new Set<Course>()
+  /** Those on their way. */
+  const setUps = new Set<SetUp>()
   let isDraining = false
   const plain = createPlainServer({ newId, decide: decidePlain, upgrade, passedOver, answered }, limits)
 
   async function serve(arrival: Arrival, listener: Listener): Promise<void> {
-    const course = begin('accept', null, null)
-    const { setUp } = course
+    const setUp = begin('accept', null, null)
     setUp.expect(limits.headTimeoutMs, 'head-timeout')
     try {
       const client = 'transport' in arrival ? arrival : await admit(arrival, listener, setUp)
-      course.client = client
+      setUp.client = client
       setUp.enter('head')
       const { head, rest } = await readRequestHead(client.transport, limits, setUp.signal)
       setUp.meet()
-      course.head = head
-      if (asksForUpgrade(head)) return await handOff(course, client, head, rest, null)
+      setUp.head = head
+      if (asksForUpgrade(head)) return await handOff(setUp, client, head, rest, null)
       checkRequest(head)
       plain.serve(client, withoutUpgrade(head), rest, null)
     } catch (error) {
-      refuse(course, asHeadraceError(error))
+      refuse(setUp, asHeadraceError(error))
     } finally {
-      finish(course)
+      finish(setUp)
     }
   }
 
@@ -129,24 +115,23 @@ export function createWay(surroundings: Surroundings): Way {
     rest: Buffer | null,
     named: string | null = null,
   ): Promise<void> {
-    const course = begin('head', client, head)
+    const setUp = begin('head', client, head)
     try {
-      await handOff(course, client, head, rest, named)
+      await handOff(setUp, client, head, rest, named)
     } catch (error) {
-      refuse(course, asHeadraceError(error))
+      refuse(setUp, asHeadraceError(error))
     } finally {
-      finish(course)
+      finish(setUp)
     }
   }
 
   async function handOff(
-    course: Course,
+    setUp: SetUp,
     client: Client,
     asked: RequestHead,
     rest: Buffer | null,
     named: string | null,
   ): Promise<void> {
-    const { setUp } = course
     // Node's parser, which read this head if it isn't a connection's first, counts no fields.
     if (asked.fields.length > limits.headFields) {
       throw new HeadraceError('head-too-many-fields', `over ${limits.headFields} fields`)
@@ -154,11 +139,11 @@ export function createWay(surroundings: Surroundings): Way {
     const { host, head } = checkRequest(asked)
     checkUpgrade(head)
     const service = serviceOf(host)
-    course.service = service
+    setUp.service = service.options.id
     setUp.enter('gate')
     if (isDraining) throw new HeadraceError('draining')
     if (!switches.isOn(service.options.id)) throw switchedOff(service.options.id)
-    const passing = service.gate === null ? undefined : pass(course, service.gate, client, head)
+    const passing = service.gate === null ? undefined : pass(setUp, service.gate, client, head)
     // Most gates count nothing, and nobody has to wait.
     if (passing !== undefined) await passing
     throwIfAborted(setUp.signal)
@@ -171,7 +156,7 @@ export function createWay(surroundings: Surroundings): Way {
     throwIfAborted(setUp.signal)
     if (ruling.kind === 'respond') {
       conclude(client.transport, closingBytes(ruling.answer))
-      observer.answered(factsOf(course), ruling.answer.status, 0)
+      observer.answered(setUp, ruling.answer.status, 0)
       return
     }
     if (ruling.kind === 'send') {
@@ -181,19 +166,19 @@ export function createWay(surroundings: Surroundings): Way {
       plain.serve(client, withoutUpgrade(head), joined(held), decision)
       return
     }
-    const { backend, origin } = await reachAny(course, client, ruling)
+    const { backend, origin } = await reachAny(setUp, client, ruling)
     const request = ruling.requestFor(backend)
-    const tunnel = await connect(course, client, head, request, { backend, origin }, held)
+    const tunnel = await connect(setUp, client, head, request, { backend, origin }, held)
     if (tunnel !== null) observer.accepted(tunnel, request, extra)
   }
 
   /** Rules, Origin, rates and caps of a service. A promise if something is counted elsewhere. */
-  function pass(course: Course, gate: Gate, client: Client, head: RequestHead): Promise<void> | undefined {
-    const note = (name: string) => observer.noted(factsOf(course), name)
-    const { rule, claims } = gate.check(course.setUp.id, client.address, head, note)
-    course.rule = rule
+  function pass(setUp: SetUp, gate: Gate, client: Client, head: RequestHead): Promise<void> | undefined {
+    const note = (name: string) => observer.noted(setUp, name)
+    const { rule, claims } = gate.check(setUp.id, client.address, head, note)
+    setUp.rule = rule
     if (claims === null) return undefined
-    course.isCounted = claims.seats.length > 0
+    setUp.isCounted = claims.seats.length > 0
     const verdict = ledger.take(claims)
     if (verdict instanceof Promise) return verdict.then(gate.heed)
     gate.heed(verdict)
@@ -201,27 +186,26 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   /** Nothing of the request is sent yet: whoever can be reached gets it. */
-  function reachAny(course: Course, client: Client, { choice }: Given): Promise<Reached> {
-    course.setUp.enter('dial')
+  function reachAny(setUp: SetUp, client: Client, { choice }: Given): Promise<Reached> {
+    setUp.enter('dial')
     // Under a client that only `stream` can serve, the origin is node's as well.
     const means = { loop: client.transport.isDetachable ? loop : null }
-    return reach(choice, course.setUp.signal, means, (backend, error, isLast) => {
-      course.backend = backend.options.name
-      if (!isLast) observer.passedOver(factsOf(course), error)
+    return reach(choice, setUp.signal, means, (backend, error, isLast) => {
+      setUp.backend = backend.options.name
+      if (!isLast) observer.passedOver(setUp, error)
     })
   }
 
   /** From the head to the tunnel; null if the origin gave another answer than a 101. */
   async function connect(
-    course: Course,
+    setUp: SetUp,
     client: Client,
     asked: RequestHead,
     request: RequestHead,
     { backend, origin }: Reached,
     held: Held,
   ): Promise<Tunnel | null> {
-    const { setUp } = course
-    course.backend = backend.options.name
+    setUp.backend = backend.options.name
     try {
       setUp.enter('answer')
       setUp.expect(backend.options.firstByteTimeoutMs, 'answer-timeout')
@@ -230,7 +214,7 @@ export function createWay(surroundings: Surroundings): Way {
       backend.health.answered()
       if (answer.head.status !== 101) {
         await relayAnswer(answer, client.transport, origin.transport)
-        observer.refused(factsOf(course), new HeadraceError('answer-refused'), answer.head.status)
+        observer.refused(setUp, new HeadraceError('answer-refused'), answer.head.status)
         hangUp(backend)
         return null
       }
@@ -238,7 +222,7 @@ export function createWay(surroundings: Surroundings): Way {
       checkAnswer(asked, answer.head)
       throwIfAborted(setUp.signal)
       setUp.leave()
-      return open(course, client, origin, answer, backend, held)
+      return open(setUp, client, origin, answer, backend, held)
     } catch (error) {
       origin.transport.destroy()
       hangUp(backend)
@@ -248,19 +232,19 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   function open(
-    course: Course,
+    setUp: SetUp,
     client: Client,
     origin: Dialled,
     answer: Answer,
     backend: Backend,
     held: Held,
   ): Tunnel {
-    const { setUp, service, rule, isCounted } = course
+    const { service, rule, isCounted } = setUp
     const switching = switchingBytes(answer)
     client.transport.write(switching)
     const facts = {
       id: setUp.id,
-      service: service?.options.id ?? '',
+      service: service ?? '',
       listener: client.listener,
       clientAddress: client.address,
       originAddress: origin.address,
@@ -274,7 +258,7 @@ export function createWay(surroundings: Surroundings): Way {
     tunnel.splicing = engine.splice(client.transport, origin.transport, early, tunnel)
     tunnels.add(tunnel)
     usage.begin(tunnel, answer.requestSize, switching.length)
-    course.isCounted = false
+    setUp.isCounted = false
     return tunnel
   }
 
@@ -311,10 +295,10 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   /** The one way out for a connection that goes no further. */
-  function refuse(course: Course, error: HeadraceError): void {
-    const { setUp, client } = course
+  function refuse(setUp: SetUp, error: HeadraceError): void {
+    const { client } = setUp
     const refusal = refusalFor(error, setUp.id)
-    observer.refused(factsOf(course), error)
+    observer.refused(setUp, error)
     if (refusal === null) client?.transport.destroy()
     else if (client !== null) conclude(client.transport, closingBytes(refusal))
   }
@@ -325,17 +309,16 @@ export function createWay(surroundings: Surroundings): Way {
     return service
   }
 
-  function begin(phase: 'accept' | 'head', client: Client | null, head: RequestHead | null): Course {
-    const setUp = new SetUp(newId(), phase)
-    const course = { setUp, client, head, service: null, backend: null, rule: null, isCounted: false }
-    courses.add(course)
-    return course
+  function begin(phase: 'accept' | 'head', client: Client | null, head: RequestHead | null): SetUp {
+    const setUp = new SetUp(newId(), phase, client, head)
+    setUps.add(setUp)
+    return setUp
   }
 
-  function finish(course: Course): void {
-    course.setUp.meet()
-    if (course.isCounted) ledger.give(course.setUp.id)
-    courses.delete(course)
+  function finish(setUp: SetUp): void {
+    setUp.meet()
+    if (setUp.isCounted) ledger.give(setUp.id)
+    setUps.delete(setUp)
   }
 
   function drain(): void {
@@ -344,14 +327,12 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   function refuseService(id: string): void {
-    for (const { setUp, service } of courses) {
-      if (service?.options.id === id) setUp.abort(switchedOff(id))
-    }
+    for (const setUp of setUps) if (setUp.service === id) setUp.abort(switchedOff(id))
   }
 
   function abort(): void {
     isDraining = true
-    for (const { setUp } of courses) setUp.abort(new HeadraceError('draining'))
+    for (const setUp of setUps) setUp.abort(new HeadraceError('draining'))
     plain.close(true)
   }
 
@@ -367,10 +348,6 @@ async function admit(socket: Socket, listener: Listener, setUp: SetUp): Promise<
   const sender = await identify(socket, listener, setUp.signal)
   setUp.enter('tls')
   return await secure(socket, sender, listener, setUp.signal)
-}
-
-function factsOf({ setUp, client, service, backend, head }: Course): Refused {
-  return { id: setUp.id, phase: setUp.phase, client, service: service?.options.id ?? null, backend, head }
 }
 
 /** Routes have no use for an AbortSignal: only who asks for it gets one made. */

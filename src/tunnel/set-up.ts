@@ -1,9 +1,11 @@
-// The time before a tunnel is one: how far the connection has come, how long each phase took, and the one signal that
-// ends it early.
+// The time before a tunnel is one: what is known of a connection on its way, how far it has come, how long each phase took,
+// and the one signal that ends it early.
 
+import type { Client } from '../accept/client.ts'
 import type { Phase } from '../end.ts'
 import type { ErrorCode } from '../errors.ts'
 import { HeadraceError } from '../errors.ts'
+import type { RequestHead } from '../head/head.ts'
 import { SetUpSignal } from '../signal.ts'
 import type { Phases } from './tunnel.ts'
 
@@ -11,14 +13,26 @@ export class SetUp {
   readonly id: string
   readonly phases: Phases = { accept: 0, tls: 0, head: 0, gate: 0, decide: 0, dial: 0, answer: 0 }
   phase: Exclude<Phase, 'tunnel'>
+  client: Client | null
+  head: RequestHead | null
+  /** Its id. */
+  service: string | null = null
+  /** The name of the last one that was dialled. */
+  backend: string | null = null
+  /** The rule of the gate that allowed it. */
+  rule: string | null = null
+  /** Whether the ledger has been asked for seats: they are given back unless a tunnel takes them on. */
+  isCounted = false
   /** Every step before the tunnel listens to it; its reason is a HeadraceError. */
   readonly signal = new SetUpSignal()
   #enteredAt = performance.now()
   #deadline: NodeJS.Timeout | undefined
 
-  constructor(id: string, phase: Exclude<Phase, 'tunnel'>) {
+  constructor(id: string, phase: Exclude<Phase, 'tunnel'>, client: Client | null, head: RequestHead | null) {
     this.id = id
     this.phase = phase
+    this.client = client
+    this.head = head
   }
 
   /** The same for other people's code. */

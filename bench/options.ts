@@ -1,9 +1,9 @@
 // What `npm run bench` is asked to do.
 
 import { parseArgs } from 'node:util'
-import { peerKinds } from './peers/peers.ts'
+import { peerKinds, usualKinds } from './peers/peers.ts'
 
-export const SCENARIOS = ['memory', 'relay', 'bulk', 'churn', 'micro'] as const
+export const SCENARIOS = ['concurrency', 'messages', 'bulk', 'churn', 'micro'] as const
 export type ScenarioName = (typeof SCENARIOS)[number]
 
 export interface Options {
@@ -11,21 +11,24 @@ export interface Options {
   readonly only: readonly ScenarioName[]
   /** Names of proxies. */
   readonly proxies: readonly string[]
-  /** How many tunnels `relay` plays on, one contest for each. */
-  readonly tunnels: readonly number[]
-  readonly tls: boolean
+  /** Numbers of tunnels for the scenario concurrency; null: its own. */
+  readonly tunnels: readonly number[] | null
   readonly profile: boolean
+  readonly saveBaseline: boolean
 }
 
 export const USAGE = `usage: npm run bench -- [flags]
-  --smoke                    everything at a tiny size: does it work, not how fast is it
-  --only memory,relay        some scenarios: ${SCENARIOS.join(', ')}
-  --proxies headrace-epoll,nginx  some proxies: ${peerKinds.map(({ name }) => name).join(', ')}
-  --tunnels 100,2000         how many tunnels relay plays on; default 100,2000,5000
-  --tls                      relay and churn with TLS clients, too
-  --profile                  CPU profiles of the proxies that are node programs, in bench/results/
+  --smoke                  everything at a tiny size: does it work, not how fast is it
+  --only messages,churn    some scenarios: ${SCENARIOS.join(', ')}
+  --proxies headrace,nginx some proxies: ${peerKinds.map(({ name }) => name).join(', ')};
+                           default: ${usualKinds.map(({ name }) => name).join(', ')}
+  --tunnels 1000,20000     how many tunnels concurrency opens
+  --profile                CPU profiles of the proxies that are node programs, in bench/results/
+  --save-baseline          the micro-benchmarks of this run become bench/baseline.json
 
-example: npm run bench -- --only relay --proxies headrace-epoll,haproxy`
+example: npm run bench -- --only concurrency --proxies headrace,haproxy`
+
+const MOST_TUNNELS = 200_000
 
 /** Throws with a sentence for whoever typed it. */
 export function parseOptions(given: readonly string[]): Options | 'help' {
@@ -35,38 +38,47 @@ export function parseOptions(given: readonly string[]): Options | 'help' {
       smoke: { type: 'boolean', default: false },
       only: { type: 'string' },
       proxies: { type: 'string' },
-      tunnels: { type: 'string', default: '100,2000,5000' },
-      tls: { type: 'boolean', default: false },
+      tunnels: { type: 'string' },
       profile: { type: 'boolean', default: false },
+      'save-baseline': { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   })
   if (values.help) return 'help'
+  if (values.smoke && values['save-baseline']) {
+    throw new Error('--save-baseline: a run of --smoke is too short for that')
+  }
   const names = peerKinds.map(({ name }) => name)
   return {
     smoke: values.smoke,
-    only: picked('--only', values.only, SCENARIOS),
-    proxies: picked('--proxies', values.proxies, names),
-    tunnels: counts('--tunnels', values.tunnels),
-    tls: values.tls,
+    only: picked('--only', values.only, SCENARIOS, SCENARIOS),
+    proxies: picked(
+      '--proxies',
+      values.proxies,
+      names,
+      usualKinds.map(({ name }) => name),
+    ),
+    tunnels: values.tunnels === undefined ? null : counts('--tunnels', values.tunnels),
     profile: values.profile,
+    saveBaseline: values['save-baseline'],
   }
 }
 
 function counts(flag: string, given: string): number[] {
   const numbers = given.split(',').map(Number)
-  if (numbers.some((one) => !Number.isInteger(one) || one < 1 || one > 9_000)) {
-    throw new Error(`${flag}: write numbers from 1 to 9000, such as 100,2000`)
+  if (numbers.some((one) => !Number.isInteger(one) || one < 1 || one > MOST_TUNNELS)) {
+    throw new Error(`${flag}: write numbers from 1 to ${MOST_TUNNELS}, such as 1000,20000`)
   }
-  return numbers
+  return numbers.sort((a, b) => a - b)
 }
 
 function picked<Name extends string>(
   flag: string,
   given: string | undefined,
   known: readonly Name[],
+  usual: readonly Name[],
 ): readonly Name[] {
-  if (given === undefined) return known
+  if (given === undefined) return usual
   const wanted = given.split(',')
   const strange = wanted.find((name) => !known.some((one) => one === name))
   if (strange !== undefined) throw new Error(`${flag}: ${strange} is none of ${known.join(', ')}`)

@@ -10,3 +10,8 @@ export const PRODUCT = new URL('dist/index.js', ROOT)
 export const RESULTS = fileURLToPath(new URL('bench/results', ROOT))
 /** Configs of the proxies that are not node's. */
 export const TEMPLATES = new URL('bench/peers/', ROOT)
+/** Of the micro-benchmarks. */
+export const BASELINE = fileURLToPath(new URL('bench/baseline.json', ROOT))
+export const README = fileURLToPath(new URL('README.md', ROOT))
+/** Where the README's pictures are. */
+export const PICTURES = fileURLToPath(new URL('docs', ROOT))

@@ -5,9 +5,10 @@ import type { ChildProcess, Serializable } from 'node:child_process'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import { placed } from './placement.ts'
 
 /** No call of the benchmark takes longer; one that does has lost a byte or a tunnel. */
-const CALL_TIMEOUT_MS = 90_000
+const CALL_TIMEOUT_MS = 180_000
 const STOP_TIMEOUT_MS = 5_000
 
 /** What a process can be asked: functions of things that IPC can carry. */
@@ -15,7 +16,7 @@ export type Calls<Names> = { readonly [Name in keyof Names]: (...given: never[])
 
 export interface Process<Known extends Calls<Known>> {
   readonly pid: number
-  /** Rejects with what the call threw there, when the process is gone, or after 90 s. */
+  /** Rejects with what the call threw there, when the process is gone, or after 3 min. */
   call<Name extends keyof Known & string>(
     name: Name,
     ...given: Parameters<Known[Name]>
@@ -41,13 +42,29 @@ interface Waiting {
   readonly reject: (error: Error) => void
 }
 
+export interface ProcessOptions {
+  /** Of node. */
+  readonly flags?: readonly string[]
+  /** What it writes to standard output is thrown away. */
+  readonly isMute?: boolean
+  /** Where it runs. */
+  readonly cpus?: string | null
+}
+
 /** Starts `module` (a URL of compiled code) with node; `label` stands in front of what is thrown. */
 export async function startProcess<Known extends Calls<Known>>(
   label: string,
   module: URL,
-  flags: readonly string[] = [],
+  { flags = [], isMute = false, cpus = null }: ProcessOptions = {},
 ): Promise<Process<Known>> {
-  const child = fork(fileURLToPath(module), { execArgv: [...flags] })
+  const [execPath, execArgv] = placed(cpus, process.execPath, flags)
+  const child = fork(fileURLToPath(module), {
+    execPath,
+    execArgv: [...execArgv],
+    stdio: ['ignore', isMute ? 'ignore' : 'inherit', 'inherit', 'ipc'],
+    // Samples travel as arrays of numbers, not as text.
+    serialization: 'advanced',
+  })
   await once(child, 'spawn')
   const { pid = 0 } = child
   const waiting = new Map<number, Waiting>()
@@ -89,8 +106,8 @@ async function stopped(child: ChildProcess): Promise<void> {
   clearTimeout(timer)
 }
 
-/** The other end: answers calls until the parent disconnects. */
-export function answerCalls<Known extends Calls<Known>>(known: Known): void {
+/** The other end: answers calls until the parent disconnects; `atEnd`: what must be over before it can exit. */
+export function answerCalls<Known extends Calls<Known>>(known: Known, atEnd: () => void = () => {}): void {
   const answers = known as unknown as Readonly<Record<string, (...given: unknown[]) => unknown>>
   process.on('message', async (message) => {
     const { id, name, given } = message as Question
@@ -102,5 +119,8 @@ export function answerCalls<Known extends Calls<Known>>(known: Known): void {
     }
   })
   // An exit by code, so that `node --cpu-prof` writes its profile.
-  process.on('disconnect', () => process.exit(0))
+  process.on('disconnect', () => {
+    atEnd()
+    process.exit(0)
+  })
 }

@@ -14,6 +14,8 @@ import type { Reached } from './dial/reach.ts'
 import { reach } from './dial/reach.ts'
 import type { Engine, SpliceEnd } from './engine/engine.ts'
 import { asHeadraceError, HeadraceError } from './errors.ts'
+import type { Ledger } from './gate/claims.ts'
+import type { Gate } from './gate/gate.ts'
 import type { Answer } from './handoff/exchange.ts'
 import { ask, relayAnswer, switchingBytes } from './handoff/exchange.ts'
 import type { HandlerContext } from './handoff/handler.ts'
@@ -55,6 +57,8 @@ export interface Surroundings {
   readonly switches: Switches
   readonly tunnels: Registry
   readonly usage: Pick<Usage, 'begin' | 'settle'>
+  /** Counts what gates limit. */
+  readonly ledger: Ledger
   readonly engine: Engine
   /** Where descriptors are watched, if the engine works on them. */
   readonly loop: Loop | null
@@ -84,12 +88,16 @@ interface Course {
   service: Service | null
   /** The last one that was dialled. */
   backend: string | null
+  /** The rule of the gate that allowed it. */
+  rule: string | null
+  /** Whether the ledger has been asked for seats: they are given back unless a tunnel takes them on. */
+  isCounted: boolean
 }
 
 type Given = Exclude<Ruling, { readonly kind: 'respond' }>
 
 export function createWay(surroundings: Surroundings): Way {
-  const { services, switches, tunnels, usage, engine, loop, observer, limits, newId } = surroundings
+  const { services, switches, tunnels, usage, ledger, engine, loop, observer, limits, newId } = surroundings
   const courses = new Set<Course>()
   let isDraining = false
   const plain = createPlainServer({ newId, decide: decidePlain, upgrade, passedOver, answered }, limits)
@@ -150,6 +158,10 @@ export function createWay(surroundings: Surroundings): Way {
     setUp.enter('gate')
     if (isDraining) throw new HeadraceError('draining')
     if (!switches.isOn(service.options.id)) throw switchedOff(service.options.id)
+    const passing = service.gate === null ? undefined : pass(course, service.gate, client, head)
+    // Most gates count nothing, and nobody has to wait.
+    if (passing !== undefined) await passing
+    throwIfAborted(setUp.signal)
 
     setUp.enter('decide')
     const held = holdEarlyBytes(client.transport, rest, limits.earlySize, (error) => setUp.abort(error))
@@ -173,6 +185,19 @@ export function createWay(surroundings: Surroundings): Way {
     const request = ruling.requestFor(backend)
     const tunnel = await connect(course, client, head, request, { backend, origin }, held)
     if (tunnel !== null) observer.accepted(tunnel, request, extra)
+  }
+
+  /** Rules, Origin, rates and caps of a service. A promise if something is counted elsewhere. */
+  function pass(course: Course, gate: Gate, client: Client, head: RequestHead): Promise<void> | undefined {
+    const note = (name: string) => observer.noted(factsOf(course), name)
+    const { rule, claims } = gate.check(course.setUp.id, client.address, head, note)
+    course.rule = rule
+    if (claims === null) return undefined
+    course.isCounted = claims.seats.length > 0
+    const verdict = ledger.take(claims)
+    if (verdict instanceof Promise) return verdict.then(gate.heed)
+    gate.heed(verdict)
+    return undefined
   }
 
   /** Nothing of the request is sent yet: whoever can be reached gets it. */
@@ -223,13 +248,14 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   function open(
-    { setUp, service }: Course,
+    course: Course,
     client: Client,
     origin: Dialled,
     answer: Answer,
     backend: Backend,
     held: Held,
   ): Tunnel {
+    const { setUp, service, rule, isCounted } = course
     const switching = switchingBytes(answer)
     client.transport.write(switching)
     const facts = {
@@ -240,12 +266,15 @@ export function createWay(surroundings: Surroundings): Way {
       originAddress: origin.address,
       startedAt: Date.now(),
       phases: setUp.phases,
+      rule,
+      isCounted,
     }
     const tunnel = new Tunnel(facts, backend, settle)
     const early = { fromClient: held.take(), fromOrigin: answer.rest === null ? [] : [answer.rest] }
     tunnel.splicing = engine.splice(client.transport, origin.transport, early, tunnel)
     tunnels.add(tunnel)
     usage.begin(tunnel, answer.requestSize, switching.length)
+    course.isCounted = false
     return tunnel
   }
 
@@ -254,6 +283,7 @@ export function createWay(surroundings: Surroundings): Way {
     tunnels.remove(tunnel)
     usage.settle(tunnel)
     hangUp(tunnel.backend)
+    if (tunnel.facts.isCounted) ledger.give(tunnel.facts.id)
     observer.closed(tunnel, end)
   }
 
@@ -296,13 +326,15 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   function begin(phase: 'accept' | 'head', client: Client | null, head: RequestHead | null): Course {
-    const course = { setUp: new SetUp(newId(), phase), client, head, service: null, backend: null }
+    const setUp = new SetUp(newId(), phase)
+    const course = { setUp, client, head, service: null, backend: null, rule: null, isCounted: false }
     courses.add(course)
     return course
   }
 
   function finish(course: Course): void {
     course.setUp.meet()
+    if (course.isCounted) ledger.give(course.setUp.id)
     courses.delete(course)
   }
 

@@ -11,6 +11,9 @@ import { createWay } from './connection.ts'
 import { addressText } from './dial/backend.ts'
 import type { EngineChoice } from './engine/choose.ts'
 import { chooseEngine } from './engine/choose.ts'
+import type { HeadraceError } from './errors.ts'
+import type { CountingLedger } from './gate/ledger.ts'
+import { createLedger } from './gate/ledger.ts'
 import { fieldsOf } from './head/head.ts'
 import type { Checks } from './health/checks.ts'
 import { createChecks } from './health/checks.ts'
@@ -18,6 +21,8 @@ import type { LogOptions } from './observe/lines.ts'
 import { createLines } from './observe/lines.ts'
 import type { EdgeEvents, Observer } from './observe/observer.ts'
 import { createObserver } from './observe/observer.ts'
+import type { WebhookOptions } from './observe/webhook.ts'
+import { createWebhook } from './observe/webhook.ts'
 import type { Operations } from './operations.ts'
 import { createOperations } from './operations.ts'
 import type { Service, ServiceOptions } from './service/service.ts'
@@ -40,6 +45,10 @@ export interface EdgeOptions {
   readonly stateDirectory: string | undefined
   /** The name of this process among those that share a state directory; default `main`. */
   readonly writer?: string
+  /** Where a fleet counts rates together; undefined: each counts its own. */
+  readonly redis: string | undefined
+  /** Who is told of spikes. */
+  readonly webhook: WebhookOptions | undefined
   /** What `close` waits for tunnels to end if it isn't told, in ms. */
   readonly drainTimeoutMs: number
   /** Set for an edge that is one of several processes: there is more of what it is asked for elsewhere. */
@@ -95,8 +104,10 @@ export interface Opened {
 /** After the drain, how long the ends of the rest may take, in ms. */
 const CLOSE_TIMEOUT_MS = 3_000
 
-/** Throws config-invalid, engine-unavailable, or state-failed. */
-export function createEdge(options: EdgeOptions): Edge {
+/**
+ * `shared`: a ledger that counts for several processes. Throws config-invalid, engine-unavailable, or state-failed.
+ */
+export function createEdge(options: EdgeOptions, shared: CountingLedger | null = null): Edge {
   const events = new EventEmitter<EdgeEvents>()
   const { worker } = options
   const lines = createLines(options.log, worker?.name)
@@ -104,9 +115,13 @@ export function createEdge(options: EdgeOptions): Edge {
   const services = options.services.map(createService)
   const listeners = new Set<Listener>()
   const { engine, loop, reason } = chooseEngine(options.engine)
-  const usage = createUsage(options, lines.trouble)
+  const trouble = (what: HeadraceError) => observer.trouble(what)
+  const webhook = options.webhook === undefined ? null : createWebhook(options.webhook, trouble)
+  const usage = createUsage(options, trouble)
   const newId = idSource(worker?.name)
-  const observer = createObserver(lines, events)
+  const observer = createObserver(lines, events, webhook)
+  const { redis } = options
+  const ledger = shared ?? createLedger({ redis, onCrossing: observer.spike, onTrouble: trouble })
   const checks = watchHealth(services, observer)
   const { stateDirectory } = options
   const switches = createSwitches({
@@ -120,6 +135,7 @@ export function createEdge(options: EdgeOptions): Edge {
     switches,
     tunnels,
     usage,
+    ledger,
     engine,
     loop,
     observer,
@@ -128,8 +144,8 @@ export function createEdge(options: EdgeOptions): Edge {
   })
 
   async function open(wanted: readonly ListenerOptions[]): Promise<Opened> {
-    await Promise.all([usage.open(), ...services.map(({ handler }) => handler)])
-    const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, lines.trouble, loop)))
+    await Promise.all([usage.open(), ledger.ready(), ...services.map(({ handler }) => handler)])
+    const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, trouble, loop)))
     const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
     const failed = results.find((result) => result.status === 'rejected')
     if (failed !== undefined) {
@@ -172,9 +188,11 @@ export function createEdge(options: EdgeOptions): Edge {
     await tunnels.empty(CLOSE_TIMEOUT_MS)
     await closing
     await usage.close()
+    ledger.close()
+    webhook?.close()
   }
 
-  const operations = createOperations({ services, registry: tunnels, switches, refuse: way.refuse })
+  const operations = createOperations({ services, registry: tunnels, switches, ledger, refuse: way.refuse })
   const own = {
     listen: open,
     upgrade,

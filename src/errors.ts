@@ -2,6 +2,7 @@
 // `code` is API. The sentences are for people and may change.
 
 import type { How, Who } from './end.ts'
+import { operatorErrors } from './operator-errors.ts'
 
 interface Entry {
   /** What the client gets; null: no answer, the connection is closed. */
@@ -112,6 +113,41 @@ const table = {
     'refused',
     'WebSockets are switched off for this service',
     'switch them on: `headrace websockets on SERVICE`, the admin API, or `websockets: on` in the config',
+  ],
+  'rule-denied': [
+    403,
+    'edge',
+    'refused',
+    'a rule of this service does not allow this request',
+    'see which rule it was, and change gate.rules of the service',
+  ],
+  'cross-origin': [
+    403,
+    'edge',
+    'refused',
+    'this service may not be used from this Origin',
+    "add the page's origin to gate.origins of the service",
+  ],
+  'rate-limited': [
+    429,
+    'edge',
+    'refused',
+    'too many requests',
+    'wait for Retry-After, or raise the limit in gate.rates of the service',
+  ],
+  'service-full': [
+    503,
+    'edge',
+    'refused',
+    'this service has all the connections that it may have',
+    'try again later, or raise gate.maxConnections of the service',
+  ],
+  'client-full': [
+    503,
+    'edge',
+    'refused',
+    'this client has all the connections that it may have',
+    'close one, or raise gate.maxConnectionsPerClient of the service',
   ],
   draining: [503, 'operator', 'refused', 'this edge is shutting down', 'try again, another edge will answer'],
   // decide
@@ -248,64 +284,7 @@ const table = {
     'see what the origin answered',
   ],
   'answer-stalled': [null, 'client', 'timeout', 'the answer was not taken in time', 'read the answer'],
-  // not a connection's
-  'config-invalid': [null, 'operator', 'error', 'the configuration is not valid', 'mend the lines named'],
-  'argument-invalid': [
-    null,
-    'operator',
-    'error',
-    'an argument is not valid',
-    'see the documentation of the call',
-  ],
-  'listen-failed': [
-    null,
-    'operator',
-    'error',
-    'a listener could not be opened',
-    'choose another address, or free this one',
-  ],
-  'process-silent': [
-    null,
-    'operator',
-    'error',
-    'a process of this program did not answer',
-    'try again, and see its log lines',
-  ],
-  'state-locked': [
-    null,
-    'operator',
-    'refused',
-    'another process writes to the state directory under the same name',
-    'stop the other one, or give this one a stateDirectory of its own',
-  ],
-  'state-failed': [
-    null,
-    'operator',
-    'error',
-    'the state directory cannot be used',
-    'make it a folder that headrace may write to, or name another as stateDirectory',
-  ],
-  'usage-unwritten': [
-    null,
-    'operator',
-    'error',
-    'usage could not be written to the state directory',
-    'make room, or mend the disk: until then it is kept in memory, and tried again',
-  ],
-  'usage-damaged': [
-    null,
-    'operator',
-    'error',
-    'something in the state directory is not counted as usage',
-    'see what it is; a torn line is what a killed process could not finish',
-  ],
-  'engine-unavailable': [
-    null,
-    'operator',
-    'error',
-    'the engine that was asked for cannot run here',
-    'mend what the reason says, or use `engine: auto`',
-  ],
+  ...operatorErrors,
   internal: [500, 'edge', 'error', 'something went wrong inside the edge', 'report this with the log line'],
 } as const satisfies Record<string, readonly [number | null, Who, How, string, string]>
 
@@ -319,6 +298,12 @@ export function entry(code: ErrorCode): Entry {
 /** All codes, for documents and tests. */
 export const errorCodes = Object.keys(table) as readonly ErrorCode[]
 
+/** What a gate adds. */
+interface Refusal {
+  readonly rule?: string | null
+  readonly retryAfterMs?: number | null
+}
+
 /**
  * What Headrace throws and logs. `message` is the sentence of the code plus `detail`: what and where, precisely. The
  * detail is for the operator (it may hold addresses of origins) and never sent to a client.
@@ -326,13 +311,24 @@ export const errorCodes = Object.keys(table) as readonly ErrorCode[]
 export class HeadraceError extends Error {
   readonly code: ErrorCode
   readonly detail: string
+  /** The rule, rate or limit of a gate that refused it; null if none did. */
+  readonly rule: string | null
+  /** When another try makes sense; null if nobody knows. */
+  readonly retryAfterMs: number | null
 
-  constructor(code: ErrorCode, detail = '', cause?: unknown) {
+  constructor(
+    code: ErrorCode,
+    detail = '',
+    cause?: unknown,
+    { rule = null, retryAfterMs = null }: Refusal = {},
+  ) {
     const { sentence } = entry(code)
     super(detail === '' ? sentence : `${sentence}: ${detail}`, cause === undefined ? undefined : { cause })
     this.name = 'HeadraceError'
     this.code = code
     this.detail = detail
+    this.rule = rule
+    this.retryAfterMs = retryAfterMs
   }
 
   get remedy(): string {

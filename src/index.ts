@@ -26,12 +26,20 @@ export type { ConfigInput, ListenerInput } from './config/schema.ts'
 export type { End, How, Phase, Who } from './end.ts'
 export type { ErrorCode } from './errors.ts'
 export { errorCodes, HeadraceError } from './errors.ts'
+export type { Crossing as SpikeEvent } from './gate/seats.ts'
 export type { Decision } from './handoff/decision.ts'
 export { createWebsocketHandoff, handoff, respond, send } from './handoff/decision.ts'
 export type { Handler, HandlerContext } from './handoff/handler.ts'
 export type { HeaderView, RequestView } from './handoff/request-view.ts'
 export type { HealthEvent } from './observe/lines.ts'
-export type { AcceptedEvent, ClosedEvent, EdgeEvents, RefusedEvent } from './observe/observer.ts'
+export type {
+  AcceptedEvent,
+  ClosedEvent,
+  EdgeEvents,
+  NotedEvent,
+  RefusedEvent,
+  TroubleEvent,
+} from './observe/observer.ts'
 export type { Operations, ServiceRecord, Switching } from './operations.ts'
 export type { BackendStatus } from './service/status.ts'
 export type { SwitchState, SwitchValue } from './service/switch.ts'

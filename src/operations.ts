@@ -2,6 +2,8 @@
 // for the library as for the admin API. Everything that goes in and comes out is JSON.
 
 import { HeadraceError } from './errors.ts'
+import type { CountingLedger } from './gate/ledger.ts'
+import type { SpikeState } from './gate/seats.ts'
 import type { Service } from './service/service.ts'
 import type { BackendStatus } from './service/status.ts'
 import { backendStatus } from './service/status.ts'
@@ -25,6 +27,16 @@ export interface Operations {
   services(): Promise<readonly ServiceRecord[]>
   /** How the backends do, in the order of the config: at once, if nobody else has to be asked. */
   backends(): readonly BackendStatus[] | Promise<readonly BackendStatus[]>
+  /** What the gates have decided: at once, if nobody else has to be asked. */
+  gates(): readonly GateReport[] | Promise<readonly GateReport[]>
+}
+
+export interface GateReport {
+  readonly service: string
+  /** How many requests each rule, rate and limit has decided or noted, by its name. */
+  readonly counts: Readonly<Record<string, number>>
+  /** Null if it expects no number, nobody has come yet, or another process counts. */
+  readonly spike: SpikeState | null
 }
 
 export interface SwitchOptions {
@@ -72,11 +84,12 @@ interface Parts {
   readonly services: readonly Service[]
   readonly registry: Registry
   readonly switches: Switches
+  readonly ledger: Pick<CountingLedger, 'spikes'>
   /** Ends what is on its way to become a tunnel of this service. */
   readonly refuse: (service: string) => void
 }
 
-export function createOperations({ services, registry, switches, refuse }: Parts): Operations {
+export function createOperations({ services, registry, switches, ledger, refuse }: Parts): Operations {
   async function end(meant: { readonly id: string } | TunnelFilter, how: 'fin' | 'reset' = 'fin') {
     if (!('id' in meant)) return await registry.stop(how, matcher(meant))
     const splicing = registry.find(meant.id)?.splicing
@@ -111,6 +124,10 @@ export function createOperations({ services, registry, switches, refuse }: Parts
         ...switches.state(id),
       })),
     backends: () => backendStatus(services),
+    gates: () =>
+      services.flatMap(({ gate, options: { id } }) =>
+        gate === null ? [] : [{ service: id, counts: gate.counts, spike: ledger.spikes(id) }],
+      ),
   }
 }
 

@@ -84,6 +84,7 @@ t.test('what is left out has its default', (t) => {
           id: 'chat',
           domains: ['*'],
           websockets: false,
+          gate: undefined,
           backends: [
             {
               name: 'a',
@@ -124,6 +125,8 @@ t.test('what is left out has its default', (t) => {
       limits: { headTimeoutMs: 10_000, headSize: 16_384, headFields: 100, earlySize: 65_536 },
       engine: 'auto',
       log: { level: 'info', headers: [], redact: [] },
+      redis: undefined,
+      webhook: undefined,
       drainTimeoutMs: 60_000,
       stateDirectory: '/etc/headrace/state',
     },
@@ -214,7 +217,7 @@ engine: warp
 
 t.test('what is no config at all is told, too', (t) => {
   const keys =
-    'write keys and values: listeners, services, limits, engine, workers, drainTimeout, stateDirectory, admin, log'
+    'write keys and values: listeners, services, limits, engine, workers, drainTimeout, stateDirectory, admin, rateStore, webhook, log'
   const nowhere = 'listeners: nowhere to listen; write such as listeners: [{ address: 127.0.0.1:8080 }]'
   t.strictSame(
     complaints(() => read(SERVICES)),

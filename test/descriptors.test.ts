@@ -29,6 +29,7 @@ import { loop } from '../src/linux/loop.ts'
 import { descriptorTransport } from '../src/transport/descriptor.ts'
 import type { Reader, Transport } from '../src/transport/transport.ts'
 import { optionsOf } from './support/accepting.ts'
+import { selfSigned } from './support/certificates.ts'
 import { Peer } from './support/peer.ts'
 
 function reasonToSkip(): string | false {
@@ -350,6 +351,28 @@ t.test('out of descriptors it pauses, says so once, and goes on when there are s
   t.match(output, /troubles: 1, EMFILE/)
   t.match(output, /served after the pause/)
 })
+
+for (const [door, meanwhile] of [
+  ['plain', 'served'],
+  ['tls', 'served'],
+  ['proxy', 'served'],
+  // Accepted by node: libuv closes what it has no descriptor for.
+  ['unix', 'closed'],
+  ['stream', 'closed'],
+] as const) {
+  const title = `out of descriptors, ${door}: the operator is told, an open tunnel goes on, who came meanwhile is ${meanwhile}`
+  t.test(title, { skip: meanwhile === 'closed' ? false : skip }, async (t) => {
+    const pem = JSON.stringify(await selfSigned({ names: ['site.test'] }))
+    const script = `import { starved } from ${WAY}; await starved('${door}', ${pem})`
+    const command = `ulimit -n 512 && exec "$0" --input-type=module -e "$1"`
+    const { code, output } = await run(t, 'sh', ['-c', command, process.execPath, script])
+    t.equal(code, 0, output)
+    t.match(output, /told: descriptors-exhausted, EMFILE\n/)
+    t.match(output, /open tunnel: still here\n/)
+    t.match(output, new RegExp(`who came meanwhile: ${meanwhile}\\n`))
+    t.match(output, /who comes now: served\n/)
+  })
+}
 
 const NOBODY = 65_534
 const isRoot = process.getuid?.() === 0

@@ -102,7 +102,9 @@ interface Moving extends Splicing {
 
 function openTunnel(service: string): { tunnel: Tunnel; splicing: Moving } {
   const phases = { accept: 0, tls: 0, head: 0, gate: 0, decide: 0, dial: 0, answer: 0 }
-  const facts = { id: '', service, listener: '', clientAddress: '', originAddress: '', startedAt: 0, phases }
+  const gate = { rule: null, isCounted: false }
+  const where = { listener: '', clientAddress: '', originAddress: '' }
+  const facts = { id: '', service, ...where, startedAt: 0, phases, ...gate }
   const tunnel = new Tunnel(facts, {} as Backend, () => {})
   const splicing: Moving = { engine: 'stream', clientToOrigin: 0, originToClient: 0, stop() {} }
   tunnel.splicing = splicing

@@ -4,11 +4,25 @@ import { createHash, randomBytes } from 'node:crypto'
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
-/** An upgrade request of about 600 bytes, and what its answer must say. */
-export function newRequest(host: string): { readonly head: string; readonly accept: string } {
+/** Keys are used in turn: what is to be measured is not how fast the load can hash. */
+const KEYS = Array.from({ length: 1_024 }, () => {
   const key = randomBytes(16).toString('base64')
+  return { key, accept: hashOf(key) }
+})
+let used = 0
+
+export interface UpgradeRequest {
+  readonly head: string
+  /** What its answer must say. */
+  readonly accept: string
+}
+
+/** An upgrade request of about 600 bytes, as a browser sends it. */
+export function newRequest(host: string, path = '/chat/rooms/7?lang=en'): UpgradeRequest {
+  const { key = '', accept = '' } = KEYS[used % KEYS.length] ?? {}
+  used += 1
   const head = [
-    'GET /chat/rooms/7?lang=en HTTP/1.1',
+    `GET ${path} HTTP/1.1`,
     `Host: ${host}`,
     'Connection: Upgrade',
     'Pragma: no-cache',
@@ -25,14 +39,22 @@ export function newRequest(host: string): { readonly head: string; readonly acce
     '',
     '',
   ]
-  return { head: head.join('\r\n'), accept: acceptOf(key) }
+  return { head: head.join('\r\n'), accept }
+}
+
+export interface UpgradeAnswer {
+  readonly head: string
+  /** What was asked for. */
+  readonly path: string
 }
 
 /** The 101 to a request head. Throws if the head, as it came through the proxy, is no upgrade request any more. */
-export function answerTo(head: string): string {
+export function answerTo(head: string): UpgradeAnswer {
   const key = /^sec-websocket-key: *(\S+) *\r$/im.exec(head)?.[1]
+  const [, path = ''] = head.split(' ', 2)
   if (key === undefined || !/^upgrade: *websocket *\r$/im.test(head)) throw new Error(`no upgrade: ${head}`)
-  return `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${acceptOf(key)}\r\n\r\n`
+  const answer = `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${acceptOf(key)}\r\n\r\n`
+  return { head: answer, path }
 }
 
 export function isRightAnswer(head: string, accept: string): boolean {
@@ -40,6 +62,18 @@ export function isRightAnswer(head: string, accept: string): boolean {
   return head.startsWith('HTTP/1.1 101 ') && found === accept
 }
 
+const accepts = new Map<string, string>()
+
+/** The load's keys come again and again. */
 function acceptOf(key: string): string {
+  let accept = accepts.get(key)
+  if (accept === undefined) {
+    accept = hashOf(key)
+    accepts.set(key, accept)
+  }
+  return accept
+}
+
+function hashOf(key: string): string {
   return createHash('sha1').update(key).update(GUID).digest('base64')
 }

@@ -1,107 +1,141 @@
-// A client's end of one tunnel: the handshake, then messages there and back, each byte compared.
+// A client's end of one tunnel: the handshake, then questions and their answers, each byte compared.
 
-import type { Socket } from 'node:net'
-import { connect } from 'node:net'
-import { connect as connectTls } from 'node:tls'
 import { isRightAnswer, newRequest } from './handshake.ts'
+import { matches, piece, startOf } from './pattern.ts'
+import type { Traffic } from './traffic.ts'
+import { answerSize, answerStart, pathOf, questionSize } from './traffic.ts'
+import type { Reader, Wire } from './wire.ts'
 
-export interface Target {
-  /** host:port */
-  readonly address: string
-  readonly tls: boolean
+/** Whoever plays on a tunnel at the time. */
+export interface Player {
+  opened(tunnel: Tunnel): void
+  answered(tunnel: Tunnel): void
+  closed(tunnel: Tunnel): void
 }
 
-/** All tunnels read into it, one after the other: what arrives is compared at once and never kept. */
-const scratch = Buffer.allocUnsafeSlow(65_536)
+export interface TunnelOptions {
+  /** host:port, for the request's Host. */
+  readonly address: string
+  readonly id: number
+  readonly traffic: Traffic
+  readonly player: Player
+  /** Told of a wrong byte, an error, an end that nobody asked for. */
+  readonly fail: (error: Error) => void
+}
 
-export class Tunnel {
-  readonly socket: Socket
-  readonly message: Buffer
-  /** Told of each message that came back whole. */
-  onEcho: (tunnel: Tunnel) => void = () => {}
-  /** Told once, of whatever goes wrong: a wrong byte, an error, an end that nobody asked for. */
-  onFailure: (error: Error) => void
-  onOpen: () => void
-  onClosed: (() => void) | null = null
-  #answer: string | null = ''
-  readonly #accept: string
-  #sequence = 0
+export class Tunnel implements Reader {
+  readonly id: number
+  traffic: Traffic
+  player: Player
+  /** Milliseconds of this process's clock: when the 101, or the latest answer, was asked for. */
+  askedAt = performance.now()
+  /** A question was asked and not answered yet. */
+  isBusy = false
+  #wire: Wire | null = null
+  readonly #fail: (error: Error) => void
+  /** Until the 101 has come. */
+  #request: { readonly head: string; readonly accept: string } | null
+  #answer = ''
+  #transfer = 0
+  #sent = 0
   #received = 0
+  #isClosing = false
 
-  constructor(
-    { address, tls }: Target,
-    messageSize: number,
-    id: number,
-    onOpen: () => void,
-    onFailure: (error: Error) => void,
-  ) {
-    this.onOpen = onOpen
-    this.onFailure = onFailure
-    const [host = '', port] = address.split(':')
-    const { head, accept } = newRequest(address)
-    this.#accept = accept
-    this.message = Buffer.alloc(messageSize, `tunnel ${id} `)
-    const place = { host, port: Number(port), noDelay: true }
-    if (tls) {
-      // The certificate is the benchmark's own, made for this run.
-      this.socket = connectTls({ ...place, rejectUnauthorized: false, ALPNProtocols: ['http/1.1'] })
-      this.socket.setNoDelay(true)
-      this.socket.on('data', (chunk: Buffer) => this.#receive(chunk, chunk.length))
-    } else {
-      const callback = (length: number) => {
-        this.#receive(scratch, length)
-        return true
-      }
-      this.socket = connect({ ...place, onread: { buffer: scratch, callback } })
-    }
-    this.socket.on('error', (error) => this.onFailure(error))
-    this.socket.on('close', () => {
-      if (this.onClosed === null) this.onFailure(new Error('the tunnel was closed'))
-      else this.onClosed()
-    })
-    this.socket.write(head, 'latin1')
+  /** `dial` opens its connection. */
+  constructor({ address, id, traffic, player, fail }: TunnelOptions, dial: (reader: Reader) => Wire) {
+    this.id = id
+    this.traffic = traffic
+    this.player = player
+    this.#fail = fail
+    this.#request = newRequest(address, pathOf(traffic, id))
+    this.#wire = dial(this)
   }
 
-  /** Sends the next message; each is different from the one before. */
-  ping(): void {
-    this.#sequence = (this.#sequence + 1) >>> 0
-    this.message.writeUInt32LE(this.#sequence, 0)
+  opened(): void {
+    const head = Buffer.from(this.#request?.head ?? '', 'latin1')
+    if (this.#wire?.send(head, head.length) !== head.length) this.#failed('the request did not fit')
+  }
+
+  /** The next question; its answer must have come to the one before. */
+  ask(): void {
+    this.#transfer = (this.#transfer + 1) | 0
+    this.#sent = 0
     this.#received = 0
-    this.socket.write(this.message)
+    this.isBusy = true
+    this.writable()
   }
 
-  /** FIN; resolves when both directions are over. */
-  close(): Promise<void> {
-    return new Promise((resolve) => {
-      this.onClosed = resolve
-      this.socket.end()
-    })
+  writable(): void {
+    const size = questionSize(this.traffic)
+    const start = startOf(this.id, this.#transfer)
+    while (this.isBusy && this.#sent < size) {
+      const bytes = piece(start, this.#sent, size - this.#sent)
+      const sent = this.#wire?.send(bytes, bytes.length) ?? 0
+      this.#sent += sent
+      if (sent < bytes.length) return
+    }
   }
 
-  #receive(bytes: Buffer, length: number): void {
-    if (this.#answer === null) this.#compare(bytes, length)
-    else this.#readAnswer(this.#answer + bytes.toString('latin1', 0, length))
-  }
-
-  #compare(bytes: Buffer, length: number): void {
-    const end = this.#received + length
-    if (end > this.message.length || bytes.compare(this.message, this.#received, end, 0, length) !== 0) {
-      this.onFailure(new Error(`a wrong byte came back, or one too many, in message ${this.#sequence}`))
+  received(bytes: Buffer, length: number): void {
+    if (this.#request !== null) {
+      this.#readAnswer(bytes.toString('latin1', 0, length), this.#request.accept)
       return
     }
-    this.#received = end
-    if (end === this.message.length) this.onEcho(this)
+    const size = answerSize(this.traffic)
+    const start = answerStart(this.traffic.kind, this.id, this.#transfer)
+    if (!this.isBusy || this.#received + length > size) {
+      this.#failed('a byte came that nobody sent')
+      return
+    }
+    if (!matches(bytes, length, start, this.#received)) {
+      this.#failed('a wrong byte came back')
+      return
+    }
+    this.#received += length
+    if (this.#received < size) return
+    this.isBusy = false
+    this.player.answered(this)
   }
 
-  #readAnswer(answer: string): void {
-    this.#answer = answer
-    const end = answer.indexOf('\r\n\r\n')
-    if (end === -1) return
-    this.#answer = null
-    if (end + 4 < answer.length || !isRightAnswer(answer, this.#accept)) {
-      this.onFailure(new Error(`not the right 101: ${answer.slice(0, 300)}`))
-    } else {
-      this.onOpen()
+  /** FIN; the player is told when both directions are over. */
+  close(): void {
+    this.#isClosing = true
+    this.#wire?.end()
+  }
+
+  /** At once, and nobody is told. */
+  reset(): void {
+    this.#wire?.reset()
+  }
+
+  ended(): void {
+    if (!this.#isClosing) {
+      this.#failed('the tunnel was ended by the other side')
+      return
     }
+    this.#wire?.close()
+    this.player.closed(this)
+  }
+
+  failed(error: Error): void {
+    this.#failed(error.message)
+  }
+
+  #failed(what: string): void {
+    const where = this.#request === null ? `transfer ${this.#transfer}` : 'its handshake'
+    this.#fail(new Error(`tunnel ${this.id}, ${where}: ${what}`))
+  }
+
+  #readAnswer(text: string, accept: string): void {
+    this.#answer += text
+    const end = this.#answer.indexOf('\r\n\r\n')
+    if (end === -1) return
+    if (end + 4 < this.#answer.length || !isRightAnswer(this.#answer, accept)) {
+      this.#failed(`not the right 101: ${this.#answer.slice(0, 300)}`)
+      return
+    }
+    this.#request = null
+    this.#answer = ''
+    this.player.opened(this)
   }
 }

@@ -4,7 +4,7 @@ import { parseConfig } from '../../src/config/parse.ts'
 import type { ConfigInput } from '../../src/config/schema.ts'
 import { handoff } from '../../src/handoff/decision.ts'
 import { rule } from '../../src/service/rule.ts'
-import type { Service } from '../../src/service/service.ts'
+import type { Service, ServiceOptions } from '../../src/service/service.ts'
 import { createService } from '../../src/service/service.ts'
 import type { Micro } from './micro.ts'
 import { client, request } from './request.ts'
@@ -35,11 +35,16 @@ function decision(name: string, service: Partial<ConfigInput['services'][number]
 }
 
 function serviceOf(service: Partial<ConfigInput['services'][number]>): Service {
+  return createService(serviceOptions(service))
+}
+
+/** A service with two backends, as the config makes it. */
+export function serviceOptions(service: Partial<ConfigInput['services'][number]>): ServiceOptions {
   const backends = ['a', 'b'].map((name) => ({ name, address: '127.0.0.1:9' }))
   const { edge } = parseConfig({
     services: [{ id: 'bench', domains: ['*'], websockets: 'on', backends, ...service }],
   })
   const [options] = edge.services
   if (options === undefined) throw new Error('no service')
-  return createService(options)
+  return options
 }

@@ -60,10 +60,8 @@ export function nodePeer(
         `--cpu-prof-dir=${RESULTS}`,
         `--cpu-prof-name=${name}-${Date.now()}.cpuprofile`,
       ]
-      const child = await startProcess<NodePeerCalls>(name, module, [
-        '--expose-gc',
-        ...(options.withProfile ? profile : []),
-      ])
+      const flags = ['--expose-gc', ...(options.withProfile ? profile : [])]
+      const child = await startProcess<NodePeerCalls>(name, module, { flags, cpus: options.cpus })
       const address = await child.call('start', { ...options, ...more })
       return { address, pids: [child.pid], settle: (ms) => child.call('settle', ms), stop: child.stop }
     },

@@ -24,13 +24,20 @@ export interface PeerOptions {
   readonly engine?: string
   /** Write a CPU profile when it stops, if it is a node process. */
   readonly withProfile: boolean
+  /** Where it runs. */
+  readonly cpus: string | null
 }
 
 export interface PeerKind {
   readonly name: string
+  /** False: there is none, client and origin are back to back. */
+  readonly isProxy: boolean
   /** Why it can't run here; null if it can. */
   missing(): string | null
   /** And the engine that moves the bytes, where there is a choice. */
   version(): string
+  /** Above how many tunnels it is left out, and why. */
+  readonly hopelessAbove?: { readonly most: number; readonly why: string }
+  /** One process, in front of one origin. */
   start(options: PeerOptions): Promise<Peer>
 }

@@ -8,13 +8,18 @@ import { nodePeer } from './node-peer.ts'
 import type { PeerKind } from './peer.ts'
 import { programPeer } from './program.ts'
 
-/** One contestant for each engine that can run here. */
-function headrace(engine: string): PeerKind {
+/** Headrace with the engine that it chooses, which stands beside its version. */
+const headrace = headraceWith('headrace', 'auto', () =>
+  reasonAgainst('epoll') === null ? 'epoll' : 'stream',
+)
+
+function headraceWith(name: string, engine: string, chosen = () => engine): PeerKind {
   return nodePeer(
     {
-      name: `headrace-${engine}`,
+      name,
+      isProxy: true,
       missing: () => reasonAgainst(engine),
-      version: () => `${versionIn(PACKAGE)}`,
+      version: () => `${versionIn(PACKAGE)}, engine ${chosen()}`,
     },
     new URL('./headrace.js', import.meta.url),
     { engine },
@@ -37,8 +42,13 @@ function reasonAgainst(engine: string): string | null {
 const httpProxy3 = nodePeer(
   {
     name: 'http-proxy-3',
+    isProxy: true,
     missing: () => null,
     version: () => versionIn(createRequire(import.meta.url).resolve('http-proxy-3/package.json')),
+    hopelessAbove: {
+      most: 20_000,
+      why: 'it opens some 2,000 a second, and a whole run has half an hour',
+    },
   },
   new URL('./http-proxy-3.js', import.meta.url),
 )
@@ -62,6 +72,7 @@ const nginx = programPeer({
 /** No proxy at all, client and origin back to back: what the load itself can do. */
 const direct: PeerKind = {
   name: 'direct',
+  isProxy: false,
   missing: () => null,
   version: () => '',
   async start({ origin }) {
@@ -69,14 +80,14 @@ const direct: PeerKind = {
   },
 }
 
+/** Whoever takes part if nobody is named. */
+export const usualKinds: readonly PeerKind[] = [headrace, haproxy, nginx, httpProxy3, direct]
+
+/** Engines that `auto` does not choose; for those who work on them. */
 export const peerKinds: readonly PeerKind[] = [
-  headrace('epoll'),
-  headrace('sockmap'),
-  headrace('stream'),
-  httpProxy3,
-  haproxy,
-  nginx,
-  direct,
+  ...usualKinds,
+  headraceWith('headrace-stream', 'stream'),
+  headraceWith('headrace-sockmap', 'sockmap'),
 ]
 
 function versionIn(packageFile: string): string {

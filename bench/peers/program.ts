@@ -8,6 +8,8 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { TUNNELS_PER_PROXY } from '../limits.ts'
+import { placed } from '../placement.ts'
 import { TEMPLATES } from '../places.ts'
 import type { PeerKind } from './peer.ts'
 
@@ -21,6 +23,10 @@ export interface Program {
   flags(config: string): readonly string[]
 }
 
+/** Debian has them where ordinary users don't look. */
+const ENVIRONMENT = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` }
+/** Of nginx, which counts listeners among them. */
+const SPARE_CONNECTIONS = 100
 const START_TIMEOUT_MS = 5_000
 const START_POLL_MS = 20
 
@@ -28,9 +34,10 @@ export function programPeer(program: Program): PeerKind {
   const { name, template, versionFlag } = program
   return {
     name,
+    isProxy: true,
     missing: () => (versionOf(name, versionFlag) === null ? 'not installed' : null),
     version: () => versionOf(name, versionFlag) ?? '',
-    async start({ origin, tls }) {
+    async start({ origin, tls, cpus }) {
       const folder = mkdtempSync(join(tmpdir(), `bench-${name}-`))
       const pem = join(folder, 'certificate.pem')
       if (tls !== null) writeFileSync(pem, `${tls.certificate}\n${tls.key}\n`)
@@ -43,12 +50,15 @@ export function programPeer(program: Program): PeerKind {
         TLS: secure.lines,
         ORIGIN: origin,
         FOLDER: folder,
+        TUNNELS: String(TUNNELS_PER_PROXY),
+        CONNECTIONS: String(TUNNELS_PER_PROXY * 2 + SPARE_CONNECTIONS),
       }
       writeFileSync(
         config,
         text.replace(/\{\{(\w+)\}\}/g, (_, word: string) => values[word] ?? ''),
       )
-      const child = spawn(name, program.flags(config), { stdio: ['ignore', 'ignore', 'inherit'] })
+      const [command, args] = placed(cpus, name, program.flags(config))
+      const child = spawn(command, args, { env: ENVIRONMENT, stdio: ['ignore', 'ignore', 'inherit'] })
       await once(child, 'spawn')
       await accepting(address)
       return {
@@ -56,7 +66,7 @@ export function programPeer(program: Program): PeerKind {
         pids: [child.pid ?? 0],
         async settle() {},
         async stop() {
-          if (child.exitCode === null) {
+          if (child.exitCode === null && child.signalCode === null) {
             child.kill('SIGKILL')
             await once(child, 'exit')
           }
@@ -68,7 +78,7 @@ export function programPeer(program: Program): PeerKind {
 }
 
 function versionOf(name: string, flag: string): string | null {
-  const { error, stdout, stderr } = spawnSync(name, [flag], { encoding: 'utf8' })
+  const { error, stdout, stderr } = spawnSync(name, [flag], { env: ENVIRONMENT, encoding: 'utf8' })
   if (error !== undefined) return null
   return /(\d+\.\d+\.\d+)/.exec(stdout + stderr)?.[1] ?? 'unknown'
 }

@@ -13,12 +13,20 @@ export function isAddress(text: string): boolean {
 
 /** From addresses and CIDR blocks. Throws config-invalid. */
 export function addressList(entries: readonly string[]): AddressList {
-  const list = new BlockList()
-  for (const entry of entries) add(list, entry)
-  return { has: (address) => isIP(address) !== 0 && list.check(address, familyOf(address)) }
+  // One for each family: in a list of both, ::/0 would have every IPv4 address, as ::ffff:0:0/96.
+  const lists: Lists = { ipv4: new BlockList(), ipv6: new BlockList() }
+  for (const entry of entries) add(lists, entry)
+  return {
+    has(address) {
+      const family = familyOf(address)
+      return isIP(address) !== 0 && lists[family].check(address, family)
+    },
+  }
 }
 
-function add(list: BlockList, entry: string): void {
+type Lists = Readonly<Record<'ipv4' | 'ipv6', BlockList>>
+
+function add(lists: Lists, entry: string): void {
   const [address = '', prefix, ...more] = entry.split('/')
   const isBlock = prefix !== undefined
   const longest = isIP(address) === 6 ? 128 : 32
@@ -26,8 +34,9 @@ function add(list: BlockList, entry: string): void {
   if (!isValid || (isBlock && !(/^[0-9]{1,3}$/.test(prefix) && Number(prefix) <= longest))) {
     throw new HeadraceError('config-invalid', `${JSON.stringify(entry)} is no address and no CIDR block`)
   }
-  if (isBlock) list.addSubnet(address, Number(prefix), familyOf(address))
-  else list.addAddress(address, familyOf(address))
+  const family = familyOf(address)
+  if (isBlock) lists[family].addSubnet(address, Number(prefix), family)
+  else lists[family].addAddress(address, family)
 }
 
 /** An IPv4 address that came over an IPv6 socket is shown as what it is (RFC 4291 section 2.5.5.2). */

@@ -3,8 +3,8 @@
 //   closed ──listen()──▶ listening ──close()──▶ closed        errors while accepting change nothing: they are told
 
 import { once } from 'node:events'
-import type { Server, Socket } from 'node:net'
-import { createServer } from 'node:net'
+import type { Server, SocketConstructorOpts } from 'node:net'
+import { createServer, Socket } from 'node:net'
 import { HeadraceError } from '../errors.ts'
 import { F_DUPFD_CLOEXEC, systemError } from '../linux/libc.ts'
 import type { Loop } from '../linux/loop.ts'
@@ -24,6 +24,7 @@ import type { Handshakes } from './handshakes.ts'
 import { createHandshakes } from './handshakes.ts'
 import type { Place } from './place.ts'
 import { BACKLOG, failedToListen, placeOf, removeStale } from './place.ts'
+import { watchDescriptors } from './spare.ts'
 
 export interface ListenerOptions extends TcpOptions {
   /** `127.0.0.1:8080`, `[::1]:8443`, `:8080` for all interfaces, or `unix:/run/headrace.sock`. Port 0 is a free one that the system chooses. */
@@ -54,7 +55,7 @@ export interface Listener {
 
 /**
  * Opens a listener. `onConnection` owns each arrival from the call on; `onTrouble` is told what an operator should know.
- * With a loop, plain TCP is accepted as bare descriptors. Throws listen-failed or config-invalid.
+ * With a loop, TCP is accepted as bare descriptors: then accepting can pause. Throws listen-failed or config-invalid.
  */
 export async function listen(
   options: ListenerOptions,
@@ -82,7 +83,7 @@ export async function listen(
     throw error
   }
   if (calls !== null) tune(calls, descriptorOf(server), options)
-  let acceptor: Acceptor | null = null
+  let acceptor: Pick<Acceptor, 'close'> | null = null
   const listener: Listener = {
     address: options.descriptor === undefined ? addressOf(server) : options.address,
     isUnix: where.path !== undefined,
@@ -100,16 +101,18 @@ export async function listen(
     socket.on('error', ignore)
     onConnection(socket, listener)
   })
-  const trouble = (error: NodeJS.ErrnoException) =>
-    onTrouble(new HeadraceError('listen-failed', `accepting on ${listener.address}: ${error.code}`, error))
+  const trouble = (error: NodeJS.ErrnoException) => onTrouble(troubleOf(error, listener.address))
   server.on('error', trouble)
-  const isPlain = certificates === null && proxyFrom === null && !listener.isUnix
-  if (loop !== null && isPlain) {
-    tune(loop.calls, descriptorOf(server), options)
-    const arrived = (descriptor: number, from: Endpoint) =>
-      onConnection(descriptorClient(loop, descriptor, from, listener), listener)
-    acceptor = acceptOn(loop, takenFrom(server, loop), arrived, trouble)
+  if (loop === null || listener.isUnix) {
+    acceptor = watchDescriptors(trouble)
+    return listener
   }
+  tune(loop.calls, descriptorOf(server), options)
+  const isPlain = certificates === null && proxyFrom === null
+  const arrivalOf = isPlain ? descriptorClient : descriptorSocket
+  const arrived = (descriptor: number, from: Endpoint) =>
+    onConnection(arrivalOf(loop, descriptor, from, listener), listener)
+  acceptor = acceptOn(loop, takenFrom(server, loop), arrived, trouble)
   return listener
 }
 
@@ -123,6 +126,27 @@ function takenFrom(server: Server, loop: Loop): number {
   server.close()
   if (error !== null) throw new HeadraceError('listen-failed', `${error.code}: no descriptor is left`, error)
   return listening
+}
+
+function troubleOf(error: NodeJS.ErrnoException, address: string): HeadraceError {
+  const isOut = error.code === 'EMFILE' || error.code === 'ENFILE'
+  const code = isOut ? 'descriptors-exhausted' : 'listen-failed'
+  return new HeadraceError(code, `accepting on ${address}: ${error.code}`, error)
+}
+
+/** The same as node's server makes of what it accepts. */
+function descriptorSocket(_loop: Loop, descriptor: number): Socket {
+  // `pauseOnCreate` is what `pauseOnConnect` of a server is made of; @types/node has no word for it.
+  const options: SocketConstructorOpts & { readonly pauseOnCreate: true } = {
+    fd: descriptor,
+    readable: true,
+    writable: true,
+    allowHalfOpen: true,
+    pauseOnCreate: true,
+  }
+  const socket = new Socket(options)
+  socket.on('error', ignore)
+  return socket
 }
 
 function descriptorClient(loop: Loop, descriptor: number, from: Endpoint, listener: Listener): Client {

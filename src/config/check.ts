@@ -3,6 +3,7 @@
 // wrong shape is told by the schema and passed over here.
 
 import { addressList } from '../accept/addresses.ts'
+import { OWN_NAMES } from '../gate/gate.ts'
 import { checkDirectors, checkHealth } from './check-directors.ts'
 import type { Part } from './parts.ts'
 import { part, parts, unique } from './parts.ts'
@@ -18,6 +19,7 @@ export function checkConfig(input: unknown, complain: Complain): void {
   for (const [at, service] of parts(services).entries()) {
     checkDomains(service, at, owners, complain)
     checkService(service, ['services', at], complain)
+    checkGate(part(service.gate), ['services', at, 'gate'], complain)
   }
 }
 
@@ -82,6 +84,28 @@ function checkService({ backends, directors, routes, handler }: Part, path: Path
 
 function namesOf(items: unknown): string[] {
   return [...new Set(parts(items).flatMap(({ name }) => (typeof name === 'string' ? [name] : [])))]
+}
+
+/** Rules and rates share their names: logs and metrics tell them apart by nothing else. */
+function checkGate({ rules, rates, ...gate }: Part, path: Path, complain: Complain): void {
+  const seen = new Set<unknown>()
+  for (const [key, items] of [
+    ['rules', parts(rules)],
+    ['rates', parts(rates)],
+  ] as const) {
+    for (const [at, { name }] of items.entries()) {
+      const isOwn = OWN_NAMES.some((own) => own === name)
+      if (typeof name === 'string' && (isOwn || seen.has(name))) {
+        const reason = isOwn ? `${name} is what Headrace calls refusals of its own` : `${name} is there twice`
+        complain([...path, key, at, 'name'], reason, 'give each rule and rate its own name')
+      }
+      seen.add(name)
+    }
+  }
+  if (Number(gate.expectedConnections) >= Number(gate.maxConnections)) {
+    const reason = 'never exceeded, since maxConnections is not higher'
+    complain([...path, 'expectedConnections'], reason, 'write a number below maxConnections')
+  }
 }
 
 function checkBackend(backend: Part, path: Path, complain: Complain): void {

@@ -8,6 +8,7 @@ import type { AdminOptions } from '../admin/server.ts'
 import type { BackendAddress, BackendOptions } from '../dial/backend.ts'
 import type { EdgeOptions } from '../edge.ts'
 import { HeadraceError } from '../errors.ts'
+import type { GateOptions } from '../gate/gate.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
 import type { RouteAction, RouteOptions } from '../handoff/routes.ts'
 import type { TcpOptions } from '../linux/tuning.ts'
@@ -21,6 +22,7 @@ import type {
   BackendShape,
   ConfigInput,
   ConfigShape,
+  GateShape,
   ListenerInput,
   ListenerShape,
   RouteShape,
@@ -98,7 +100,7 @@ export function parseDuration(value: string | number): number {
 }
 
 function edgeOptions(config: ConfigShape, folder: string, preset: ParseContext): EdgeOptions {
-  const { limits, log } = config
+  const { limits, log, rateStore, webhook } = config
   const stateDirectory = config.stateDirectory ?? preset.stateDirectory
   return {
     services: config.services.map((one) => serviceOptions(one, folder)),
@@ -114,6 +116,8 @@ function edgeOptions(config: ConfigShape, folder: string, preset: ParseContext):
       headers: log?.headers ?? [],
       redact: log?.redact ?? [],
     },
+    redis: typeof rateStore === 'object' ? rateStore.redis : undefined,
+    webhook: webhook && { url: webhook.url, headers: webhook.headers ?? {} },
     drainTimeoutMs: config.drainTimeout ?? 60_000,
     stateDirectory: stateDirectory === undefined ? undefined : resolve(folder, stateDirectory),
   }
@@ -155,6 +159,7 @@ function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
     id,
     domains,
     websockets: websockets ?? false,
+    gate: service.gate && gateOptions(service.gate),
     backends: backends.map((one) => backendOptions(one, folder)),
     directors: (directors ?? []).map(directorOptions),
     headers: headerRules(headers),
@@ -162,6 +167,30 @@ function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
     handler: typeof handler === 'string' ? resolve(folder, handler) : handler,
     handlerTimeoutMs: handlerTimeout ?? 5_000,
     forwarded: forwarded ?? false,
+  }
+}
+
+function gateOptions(gate: GateShape): GateOptions {
+  return {
+    rules: (gate.rules ?? []).map(({ name, from, headers, path, action }) => ({
+      name,
+      from,
+      headers: headers ?? {},
+      path: path === '*' ? undefined : path,
+      action,
+    })),
+    origins: gate.origins,
+    requireOrigin: gate.requireOrigin ?? false,
+    rates: (gate.rates ?? []).map(({ name, per, limit, window, except }) => ({
+      name,
+      per,
+      limit,
+      windowMs: window,
+      except: except ?? [],
+    })),
+    maxConnections: gate.maxConnections,
+    maxConnectionsPerClient: gate.maxConnectionsPerClient,
+    expectedConnections: gate.expectedConnections,
   }
 }
 

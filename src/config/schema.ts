@@ -3,6 +3,8 @@
 
 import { z } from 'zod'
 import type { Handler } from '../handoff/handler.ts'
+import { gate } from './gate-schema.ts'
+import { fields, section } from './section.ts'
 import {
   addressBlock,
   cookieName,
@@ -23,27 +25,16 @@ import {
   oneOrSeveral,
   originAddress,
   pathPattern,
+  redisUrl,
   requestPath,
   ruledName,
   ruledNameButHost,
   several,
   size,
   text,
+  webUrl,
   wrong,
 } from './values.ts'
-
-/** An object without other keys. The message about unknown keys is the list of the known ones: see issues.ts. */
-function section<Shape extends z.ZodRawShape>(shape: Shape) {
-  const known = Object.keys(shape).join(', ')
-  const { error } = wrong('section', `write keys and values: ${known}`)
-  return z.strictObject(shape, {
-    error: (issue) => (issue.code === 'unrecognized_keys' ? known : error(issue)),
-  })
-}
-
-function fields<Name extends z.ZodType<string, string>>(name: Name) {
-  return z.record(name, fieldValue, wrong('section', 'write { Name: "value" }'))
-}
 
 const headerRules = section({
   set: fields(ruledName).optional().describe('Fields that replace all of their name'),
@@ -243,6 +234,7 @@ const service = section({
   ),
   domains: several(domain, 'domains').describe('example.com, *.example.com, or * for all'),
   websockets: flag.optional().describe('The product switch; default off'),
+  gate: gate.optional().describe('Which upgrades are let through'),
   backends: several(backend, 'backends').describe('The origins'),
   directors: several(director, 'directors').optional().describe('Groups of backends'),
   headers: headerRules.optional().describe('Changes of the fields that go to an origin'),
@@ -305,6 +297,22 @@ export const configSchema = section({
       'Where switch and usage are kept; default: state, beside the config file; in the library: nowhere',
     ),
   admin: admin.optional().describe('The admin API'),
+  rateStore: z
+    .union(
+      [
+        z.literal('memory'),
+        section({ redis: redisUrl.describe('redis://user:password@host:6379/0, or rediss://') }),
+      ],
+      wrong('store of rates', 'write memory or { redis: "redis://127.0.0.1:6379" }'),
+    )
+    .optional()
+    .describe('Where rates are counted: memory, or a Redis that a fleet shares; default memory'),
+  webhook: section({
+    url: webUrl.describe('http or https'),
+    headers: fields(fieldName).optional().describe('Such as Authorization'),
+  })
+    .optional()
+    .describe('Who is told of spikes, by POST of JSON'),
   log: log.optional().describe('JSON lines on standard output'),
 })
 
@@ -314,6 +322,7 @@ export type ListenerInput = z.input<typeof listener>
 export type ConfigShape = z.output<typeof configSchema>
 export type ServiceShape = z.output<typeof service>
 export type ListenerShape = z.output<typeof listener>
+export type GateShape = z.output<typeof gate>
 export type BackendShape = z.output<typeof backend>
 export type DirectorShape = z.output<typeof director>
 export type RouteShape = z.output<typeof route>

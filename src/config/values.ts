@@ -87,6 +87,12 @@ export function duration(least = 1) {
     .transform((value) => milliseconds(value) ?? 0)
 }
 
+/** A duration of whole seconds, in ms. */
+export const wholeSeconds = duration(1_000).refine(
+  (ms) => ms % 1_000 === 0,
+  wrong('number of whole seconds', 'write such as 1s, 10s or 1m'),
+)
+
 /** In bytes. */
 export function size(least: string, most: string) {
   const complaint = wrong('size in this range', `write ${least} to ${most}, or a number of bytes`)
@@ -139,6 +145,24 @@ export const domain = text(
   'domain',
   'write example.com, *.example.com or *, without scheme, port and path',
   new RegExp(`^(\\*|(\\*\\.)?${LABEL}(\\.${LABEL})*|${V6})$`),
+)
+
+export const pageOrigin = text(
+  "page's origin",
+  'write https://chat.example.com, https://*.example.com, with a port if it has one and without a path, or "null"',
+  new RegExp(`^(null|([a-z][a-z0-9+.-]*://)?((\\*\\.)?${LABEL}(\\.${LABEL})*|${V6})(${PORT})?)$`, 'i'),
+)
+
+export const redisUrl = text(
+  'address of a Redis',
+  'write redis://host:6379, or rediss:// for TLS',
+  /^rediss?:\/\/[^\s/]+(\/\d*)?$/,
+)
+
+export const webUrl = text(
+  'URL',
+  'write such as https://hooks.example.com/spikes',
+  /^https?:\/\/[^\s/]+(\/\S*)?$/,
 )
 
 export const hostName = text(

@@ -1,5 +1,6 @@
 // Routes: the declarative way to decide. Compiled once; the first that matches wins.
 
+import { pathPattern } from '../pattern.ts'
 import type { Decision } from './decision.ts'
 import type { HeaderRules } from './fields.ts'
 import type { RequestView } from './request-view.ts'
@@ -45,15 +46,4 @@ export function compileRoute({ match, headers, action }: RouteOptions): Route {
       )
     },
   }
-}
-
-/** The regular expression of a path pattern. Segments can't contain `/`, so that it never backtracks across them. */
-export function pathPattern(pattern: string): RegExp {
-  const segments = pattern.split('/')
-  const source = segments.map((segment, at) => {
-    if (segment === '*' && at === segments.length - 1) return '.*'
-    if (segment.startsWith(':')) return '[^/]+'
-    return segment.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
-  })
-  return new RegExp(`^${source.join('/')}$`, 's')
 }

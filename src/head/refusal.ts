@@ -37,12 +37,15 @@ export function refusalFor(error: HeadraceError, id: string): LocalAnswer | null
   // RFC 6455 section 4.4, RFC 9110 section 15.5.22.
   if (error.code === 'websocket-version') fields.push(field('Sec-WebSocket-Version', '13'))
   if (status === 426) fields.push(field('Upgrade', 'websocket'))
+  if (error.retryAfterMs !== null) fields.push(field('Retry-After', secondsOf(error.retryAfterMs)))
   const told = TOLD.includes(error.code) ? `: ${error.detail}` : ''
-  return localAnswer(
-    status,
-    fields,
-    `${status} ${reasonPhrase(status)}: ${sentence}${told} (request ${id})\n`,
-  )
+  const text = `${status} ${reasonPhrase(status)}: ${sentence}${told} (request ${id})\n`
+  return localAnswer(status, fields, text)
+}
+
+/** Whole ones, at least 1 (RFC 9110 section 10.2.3). */
+function secondsOf(ms: number): string {
+  return String(Math.max(1, Math.ceil(ms / 1_000)))
 }
 
 /** The whole answer, after which the connection is closed. */

@@ -5,6 +5,7 @@ import { pino } from 'pino'
 import type { Client } from '../accept/client.ts'
 import type { End } from '../end.ts'
 import type { HeadraceError } from '../errors.ts'
+import type { Crossing } from '../gate/seats.ts'
 import type { Field, RequestHead } from '../head/head.ts'
 import type { Tunnel } from '../tunnel/tunnel.ts'
 
@@ -54,6 +55,9 @@ export interface Lines {
   passedOver(request: RequestFacts, error: HeadraceError): void
   answered(request: RequestFacts, status: number, durationMs: number): void
   health(event: HealthEvent): void
+  /** A rule that only logs has matched. */
+  noted(request: RequestFacts, rule: string): void
+  spike(crossing: Crossing): void
   /** Something that an operator should mend, and that stopped nothing. */
   trouble(error: HeadraceError): void
   failure(what: string, error: unknown): void
@@ -78,8 +82,8 @@ export function createLines(options: LogOptions, worker?: string): Lines {
       if (!log.isLevelEnabled('info')) return
       log.info({ ...whoAndWhere(tunnel), durationMs, bytes, end, error: error || undefined }, 'tunnel closed')
     },
-    refused(request, { code, message, remedy }, status, end) {
-      const line = { ...of(request), status, end, code, error: message, remedy }
+    refused(request, { code, message, remedy, rule }, status, end) {
+      const line = { ...of(request), status, end, code, rule: rule ?? undefined, error: message, remedy }
       // The operator can mend what is wrong at the edge or behind it; what clients do wrong is everyday.
       if (status !== null && status >= 500) log.warn(line, 'request refused')
       else log.info(line, 'request refused')
@@ -93,6 +97,13 @@ export function createLines(options: LogOptions, worker?: string): Lines {
     health(event) {
       if (event.health === 'unhealthy') log.warn(event, 'backend unhealthy')
       else log.info(event, 'backend healthy')
+    },
+    noted(request, rule) {
+      log.info({ ...of(request), rule }, 'rule matched')
+    },
+    spike({ isAbove, ...numbers }) {
+      if (isAbove) log.warn(numbers, 'more connections than expected')
+      else log.info(numbers, 'connections as expected again')
     },
     trouble({ code, message, remedy }) {
       log.warn({ code, error: message, remedy }, 'trouble')
@@ -116,7 +127,7 @@ export function createLogger(level: string, worker?: string): Logger {
 }
 
 function whoAndWhere({ facts, backend, splicing }: Tunnel) {
-  const { id, service, listener, clientAddress: client, originAddress: origin } = facts
+  const { id, service, listener, clientAddress: client, originAddress: origin, rule } = facts
   return {
     id,
     service,
@@ -125,6 +136,7 @@ function whoAndWhere({ facts, backend, splicing }: Tunnel) {
     listener,
     client,
     origin,
+    rule: rule ?? undefined,
     phasesMs: inMs(facts.phases),
   }
 }

@@ -8,9 +8,11 @@ import { endName } from '../end.ts'
 import type { EngineName, SpliceEnd } from '../engine/engine.ts'
 import type { ErrorCode, HeadraceError } from '../errors.ts'
 import { entry } from '../errors.ts'
+import type { Crossing } from '../gate/seats.ts'
 import type { RequestHead } from '../head/head.ts'
 import type { Tunnel } from '../tunnel/tunnel.ts'
 import type { HealthEvent, Lines } from './lines.ts'
+import type { Webhook } from './webhook.ts'
 
 export interface AcceptedEvent {
   readonly id: string
@@ -22,6 +24,8 @@ export interface AcceptedEvent {
   readonly origin: string
   /** What moves its bytes. A tunnel that the kernel does not take is `epoll`, from when that is known. */
   readonly engine: EngineName
+  /** The rule of the gate that allowed it; null if none did. */
+  readonly rule: string | null
 }
 
 export interface ClosedEvent extends AcceptedEvent {
@@ -42,6 +46,23 @@ export interface RefusedEvent {
   readonly detail: string
   readonly client: { readonly address: string } | null
   readonly service: string | null
+  /** The rule, rate or limit of the gate that refused it; null if none did. */
+  readonly rule: string | null
+}
+
+/** A rule of a gate that only logs has matched. */
+export interface NotedEvent {
+  readonly id: string
+  readonly rule: string
+  readonly client: { readonly address: string } | null
+  readonly service: string | null
+}
+
+/** Something that an operator should mend, and that stopped nothing. */
+export interface TroubleEvent {
+  readonly code: ErrorCode
+  readonly detail: string
+  readonly remedy: string
 }
 
 export interface EdgeEvents {
@@ -49,6 +70,9 @@ export interface EdgeEvents {
   closed: [event: ClosedEvent]
   refused: [event: RefusedEvent]
   health: [event: HealthEvent]
+  noted: [event: NotedEvent]
+  spike: [event: Crossing]
+  trouble: [event: TroubleEvent]
 }
 
 /** As much as is known of a request that goes no further. */
@@ -70,9 +94,17 @@ export interface Observer {
   passedOver(request: Refused, error: HeadraceError): void
   answered(request: Refused, status: number, durationMs: number): void
   health(event: HealthEvent): void
+  /** A rule that only logs has matched. */
+  noted(request: Refused, rule: string): void
+  spike(crossing: Crossing): void
+  trouble(error: HeadraceError): void
 }
 
-export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): Observer {
+export function createObserver(
+  lines: Lines,
+  events: EventEmitter<EdgeEvents>,
+  webhook: Webhook | null = null,
+): Observer {
   function emit<Name extends keyof EdgeEvents>(name: Name, ...event: EdgeEvents[Name]): void {
     guard(`a listener of the event ${name} threw`, () => void (events as EventEmitter).emit(name, ...event))
   }
@@ -118,6 +150,7 @@ export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): 
         detail,
         client: client && { address: client.address },
         service,
+        rule: error.rule,
       })
     },
     passedOver(request, error) {
@@ -130,11 +163,26 @@ export function createObserver(lines: Lines, events: EventEmitter<EdgeEvents>): 
       lines.health(event)
       emit('health', event)
     },
+    noted(request, rule) {
+      lines.noted(request, rule)
+      const { id, client, service } = request
+      emit('noted', { id, rule, client: client && { address: client.address }, service })
+    },
+    spike(crossing) {
+      lines.spike(crossing)
+      webhook?.tell({ event: 'spike', ...crossing, at: new Date().toISOString() })
+      emit('spike', crossing)
+    },
+    trouble(error) {
+      lines.trouble(error)
+      const { code, detail, remedy } = error
+      emit('trouble', { code, detail, remedy })
+    },
   }
 }
 
 function whoAndWhere({ facts, backend, splicing }: Tunnel): AcceptedEvent {
-  const { id, service, clientAddress, originAddress } = facts
+  const { id, service, clientAddress, originAddress, rule } = facts
   return {
     id,
     service,
@@ -142,5 +190,6 @@ function whoAndWhere({ facts, backend, splicing }: Tunnel): AcceptedEvent {
     client: { address: clientAddress },
     origin: originAddress,
     engine: splicing?.engine ?? 'stream',
+    rule,
   }
 }

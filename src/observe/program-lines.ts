@@ -1,6 +1,7 @@
 // What the program says of itself: its processes, and who has changed what.
 
 import type { HeadraceError } from '../errors.ts'
+import type { Crossing } from '../gate/seats.ts'
 import { createLogger } from './lines.ts'
 
 /** Who asks for a change, and from where. */
@@ -34,6 +35,7 @@ export interface ProgramLines {
   draining(drainMs: number): void
   admin(address: string): void
   trouble(error: HeadraceError): void
+  spike(crossing: Crossing): void
   /** Written at every level but silent: whoever turns the log down still wants to know who changed what. */
   changed(change: Change): void
   denied(status: number, method: string, path: string, address: string, reason: string): void
@@ -68,6 +70,10 @@ export function createProgramLines(level: string): ProgramLines {
     },
     trouble({ code, message, remedy }) {
       log.warn({ code, error: message, remedy }, 'trouble')
+    },
+    spike({ isAbove, ...numbers }) {
+      if (isAbove) log.warn(numbers, 'more connections than expected')
+      else log.info(numbers, 'connections as expected again')
     },
     changed(change) {
       audit.info(change, 'changed by an operator')

@@ -8,6 +8,8 @@ import { createAdmin } from '../admin/server.ts'
 import { readConfig } from '../config/load.ts'
 import { HeadraceError } from '../errors.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
+import type { Webhook } from '../observe/webhook.ts'
+import { createWebhook } from '../observe/webhook.ts'
 import type { Wire } from './messages.ts'
 import { wire } from './messages.ts'
 import type { ControlAnswers, PrimaryAnswers } from './protocol.ts'
@@ -23,16 +25,21 @@ ignoreSignals()
 process.umask(0o077)
 
 let admin: Admin | null = null
+let webhook: Webhook | null = null
 
 const primary = wire<ControlAnswers, PrimaryAnswers>('the primary', process, {
   async start({ file, text }) {
     const { edge, admin: options } = readConfig(text, file, process.env)
     const lines = createProgramLines(edge.log.level)
+    if (edge.webhook !== undefined) webhook = createWebhook(edge.webhook, lines.trouble)
     const opened = createAdmin(operationsOf(primary), lines)
     admin = opened
     const address = options === null ? null : await opened.open(options)
     if (edge.stateDirectory !== undefined) await openSocket(opened, edge.stateDirectory)
     return { address }
+  },
+  spike(crossing) {
+    webhook?.tell({ event: 'spike', ...crossing, at: new Date().toISOString() })
   },
 })
 
@@ -58,6 +65,7 @@ function operationsOf({ ask }: Wire<PrimaryAnswers>): AdminOperations {
     end: (meant, how = 'fin') => ask('end', [meant, how], ANSWER_TIMEOUT_MS),
     services: () => ask('services', [], ANSWER_TIMEOUT_MS),
     backends: async () => await ask('backends', [], ANSWER_TIMEOUT_MS),
+    gates: async () => await ask('gates', [], ANSWER_TIMEOUT_MS),
     status: () => ask('status', [], ANSWER_TIMEOUT_MS),
   }
 }

@@ -1,7 +1,8 @@
 // All workers together, asked as if they were one edge. The primary keeps what is switched, and tells the workers.
 
 import type { ErrorCode } from '../errors.ts'
-import type { Operations, ServiceRecord } from '../operations.ts'
+import type { SpikeState } from '../gate/seats.ts'
+import type { GateReport, Operations, ServiceRecord } from '../operations.ts'
 import { knownService } from '../operations.ts'
 import type { BackendStatus } from '../service/status.ts'
 import type { Switches } from '../service/switch.ts'
@@ -11,8 +12,16 @@ import type { WorkerAnswers } from './protocol.ts'
 
 export type Workers = readonly Child<WorkerAnswers, unknown>[]
 
+/** What the primary keeps for all of them. */
+export interface Kept {
+  /** The ids of the config. */
+  readonly services: readonly string[]
+  readonly switches: Switches
+  spikes(service: string): SpikeState | null
+}
+
 /** A worker that dies while it is asked is left out: what it had is gone with it. */
-export function createFleet(workers: Workers, services: readonly string[], switches: Switches): Operations {
+export function createFleet(workers: Workers, { services, switches, spikes }: Kept): Operations {
   /** Rejects with process-silent if one that lives does not answer. */
   async function askAll<Name extends keyof Operations>(
     name: Name,
@@ -63,6 +72,18 @@ export function createFleet(workers: Workers, services: readonly string[], switc
     async backends() {
       const [first = [], ...more] = await askAll('backends', [])
       return first.map((one, at) => more.map((records) => records[at]).reduce(mergeBackend, one))
+    },
+    async gates() {
+      const [first = [], ...more] = await askAll('gates', [])
+      const merge = (one: GateReport, at: number): GateReport => {
+        const all = [one, ...more.flatMap((reports) => reports[at] ?? [])]
+        const counts = Object.keys(one.counts).map((name) => [
+          name,
+          sum(all, (each) => each.counts[name] ?? 0),
+        ])
+        return { ...one, counts: Object.fromEntries(counts), spike: spikes(one.service) }
+      }
+      return first.map(merge)
     },
   }
 }

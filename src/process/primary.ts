@@ -10,15 +10,16 @@ import { openInherited } from '../accept/inherited.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import { LONGEST_MS } from '../config/units.ts'
 import { asHeadraceError } from '../errors.ts'
+import type { Crossing } from '../gate/seats.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { createSwitches, switchFileIn } from '../service/switch.ts'
 import type { ChildWatch } from './child.ts'
 import { startChild } from './child.ts'
 import { createFleet } from './fleet.ts'
-import type { HostedByName } from './hosts.ts'
 import { createHosts } from './hosts.ts'
 import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
+import { hostLedger, LEDGER } from './shared-ledger.ts'
 import { signal } from './signals.ts'
 import type { Worker } from './workers.ts'
 import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
@@ -36,32 +37,35 @@ export interface Started {
 
 /**
  * Resolves once all workers accept, with the addresses, and with what resolves when everything has stopped after a signal.
- * `hosted`: what counts across workers. Rejects with listen-failed, config-invalid, engine-unavailable or state-failed.
+ * Rejects with listen-failed, config-invalid, engine-unavailable or state-failed.
  */
-export async function startPrimary(config: LoadedConfig, hosted: HostedByName = {}): Promise<Started> {
+export async function startPrimary(config: LoadedConfig): Promise<Started> {
   const lines = createProgramLines(config.edge.log.level)
   const { stateDirectory, services } = config.edge
   const file = stateDirectory === undefined ? null : switchFileIn(stateDirectory)
   const switches = createSwitches({ services, file })
+  const ledger = hostLedger(spike, lines.trouble)
   const watch = watchOf(lines)
   const text = { file: config.file, text: config.text }
 
   const sockets = await openAll(config)
-  const parts = { config: text, sockets, switches, hosts: createHosts(hosted), watch, lines }
+  const parts = { config: text, sockets, switches, hosts: createHosts({ [LEDGER]: ledger }), watch, lines }
   const workers = startWorkers(config.workers, parts)
   let isDraining = false
   const answers: PrimaryAnswers = {
-    ...createFleet(
-      workers,
-      services.map(({ id }) => id),
-      switches,
-    ),
+    ...createFleet(workers, { services: services.map(({ id }) => id), switches, spikes: ledger.spikes }),
     status: async () => ({
       isDraining,
       workers: workers.map(({ name, pid, state, restarts }) => ({ name, pid, state, restarts })),
     }),
   }
   const control = startControl(text, answers, watch)
+
+  /** The webhook is in the network, where the primary is not. */
+  function spike(crossing: Crossing): void {
+    lines.spike(crossing)
+    control.wire?.ask('spike', [crossing]).catch((error: unknown) => lines.trouble(asHeadraceError(error)))
+  }
 
   /** Nothing is left behind: also not of a start that has failed. */
   async function endAll(): Promise<void> {

@@ -3,6 +3,7 @@
 //   worker ◀── start, operations, close ── primary ── start ──▶ control
 //   worker ──── hosted ledgers ──────────▶ primary ◀── operations, status ── control
 
+import type { Crossing } from '../gate/seats.ts'
 import type { Operations, ProgramStatus } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
 
@@ -43,6 +44,8 @@ export interface WorkerStarted {
 export interface ControlAnswers {
   /** Resolves when it listens, with the admin address; null if there is none. */
   start(orders: ConfigText): Promise<ControlStarted>
+  /** Whoever the webhook is for is told. */
+  spike(crossing: Crossing): void
 }
 
 export interface ControlStarted {

@@ -3,10 +3,12 @@
 import { readConfig } from '../config/load.ts'
 import type { Edge } from '../edge.ts'
 import { createEdge } from '../edge.ts'
+import { createProgramLines } from '../observe/program-lines.ts'
 import type { Cover } from './cover.ts'
 import { createCover } from './cover.ts'
 import { wire } from './messages.ts'
 import type { HostAnswers, WorkerAnswers, WorkerOrders } from './protocol.ts'
+import { askLedger } from './shared-ledger.ts'
 import { ignoreSignals, signal } from './signals.ts'
 
 /** Signals are for the primary, also those that a terminal or a service manager sends to all processes. */
@@ -26,7 +28,9 @@ let cover: Cover | null = null
 const answers: WorkerAnswers = {
   async start({ file, text, name, switched, sockets, neighbour }: WorkerOrders) {
     const { edge: options, listeners } = readConfig(text, file, process.env)
-    const created = createEdge({ ...options, writer: writerOf(name), worker: { name, switched } })
+    const ledger = askLedger(primary, options.redis, createProgramLines(options.log.level).trouble)
+    const own = { writer: writerOf(name), worker: { name, switched }, webhook: undefined }
+    const created = createEdge({ ...options, ...own }, ledger)
     isStarted = true
     cover = createCover(created, listeners, neighbour)
     begun(created)
@@ -48,9 +52,10 @@ const answers: WorkerAnswers = {
   end: async (...given) => await (await edge).end(...given),
   services: async () => await (await edge).services(),
   backends: async () => (await edge).backends(),
+  gates: async () => (await edge).gates(),
 }
 
-wire<WorkerAnswers, HostAnswers>('the primary', process, answers)
+const primary = wire<WorkerAnswers, HostAnswers>('the primary', process, answers)
 
 /** The channel ends when the work is done, or when the primary was killed: then the tunnels have their time to end. */
 process.on('disconnect', async () => {

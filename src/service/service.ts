@@ -4,6 +4,8 @@ import type { Backend, BackendOptions } from '../dial/backend.ts'
 import { createBackend } from '../dial/backend.ts'
 import type { Director, DirectorOptions } from '../dial/director.ts'
 import { createDirector } from '../dial/director.ts'
+import type { Gate, GateOptions } from '../gate/gate.ts'
+import { createGate } from '../gate/gate.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
 import type { Handler } from '../handoff/handler.ts'
 import { loadHandler } from '../handoff/handler.ts'
@@ -16,6 +18,8 @@ export interface ServiceOptions {
   readonly domains: readonly string[]
   /** The product switch. */
   readonly websockets: boolean
+  /** What upgrades must pass; undefined: nothing. */
+  readonly gate: GateOptions | undefined
   readonly backends: readonly BackendOptions[]
   /** Their names and those of the backends are different ones. */
   readonly directors: readonly DirectorOptions[]
@@ -32,6 +36,7 @@ export interface ServiceOptions {
 
 export interface Service {
   readonly options: ServiceOptions
+  readonly gate: Gate | null
   readonly backends: ReadonlyMap<string, Backend>
   readonly directors: ReadonlyMap<string, Director>
   readonly routes: readonly Route[]
@@ -48,6 +53,7 @@ export function createService(options: ServiceOptions): Service {
   const backends = new Map(backendsOf(options).map((backend) => [backend.name, createBackend(backend)]))
   return {
     options,
+    gate: options.gate === undefined ? null : createGate(options.id, options.gate),
     backends,
     directors: new Map(options.directors.map((one) => [one.name, createDirector(one, backends)])),
     routes: options.routes.map(compileRoute),

@@ -25,6 +25,10 @@ export interface TunnelFacts {
   readonly originAddress: string
   /** Epoch milliseconds of the 101. */
   readonly startedAt: number
+  /** The rule of the gate that allowed it; null if none did. */
+  readonly rule: string | null
+  /** Whether the ledger has seats for this id, which are given back when the tunnel is over. */
+  readonly isCounted: boolean
   readonly phases: Readonly<Phases>
 }
 

@@ -2,16 +2,20 @@
 
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import type { AddressInfo, Socket } from 'node:net'
 import { connect, createServer } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 import { listen } from '../../src/accept/listener.ts'
 import type { EngineName } from '../../src/engine/engine.ts'
 import type { HeadraceError } from '../../src/errors.ts'
 import { acceptOf } from '../../src/head/handshake.ts'
+import type { TroubleEvent } from '../../src/index.ts'
 import { createTunnel } from '../../src/index.ts'
 import { loop } from '../../src/linux/loop.ts'
 import { optionsOf } from './accepting.ts'
+import type { Pem } from './certificates.ts'
+import { placeOf } from './peer.ts'
 
 const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
 const BULK_BYTES = 32 * 1024 * 1024
@@ -30,11 +34,13 @@ async function echoOrigin(): Promise<string> {
   return `127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
+const FIELDS = `Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${KEY}`
+const HANDSHAKE = `GET / HTTP/1.1\r\nHost: x\r\n${FIELDS}\r\n\r\n`
+
 function open(address: string): Socket {
   const [host = '', port = ''] = address.split(':')
   const socket = connect(Number(port), host)
-  const handshake = `Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${KEY}`
-  socket.write(`GET / HTTP/1.1\r\nHost: x\r\n${handshake}\r\n\r\n`)
+  socket.write(HANDSHAKE)
   return socket
 }
 
@@ -91,5 +97,67 @@ export async function exhausted(): Promise<void> {
   console.log(`troubles: ${troubles.length}, ${troubles[0]?.detail.split(': ').at(-1)}`)
   late.destroy()
   console.log('served after the pause')
+  process.exit(0)
+}
+
+export type Door = 'plain' | 'tls' | 'proxy' | 'unix' | 'stream'
+
+/** A tunnel in a process that runs out of descriptors, behind each kind of listener; says what it saw. */
+export async function starved(door: Door, pem: Pem): Promise<void> {
+  const path = `unix:/tmp/headrace-starved-${process.pid}.sock`
+  const tunnel = createTunnel({
+    engine: door === 'unix' || door === 'stream' ? 'stream' : 'epoll',
+    services: [
+      { id: 's', domains: ['*'], websockets: 'on', backends: [{ name: 'o', address: await echoOrigin() }] },
+    ],
+  })
+  const { addresses } = await tunnel.listen([
+    {
+      address: door === 'unix' ? path : '127.0.0.1:0',
+      ...(door === 'tls' ? { tls: pem } : {}),
+      ...(door === 'proxy' ? { proxyProtocol: { from: ['127.0.0.1'] } } : {}),
+    },
+  ])
+  const arrive = async () => {
+    const place = placeOf(addresses[0] ?? '')
+    const raw = connect(place)
+    raw.on('error', () => {})
+    if (door === 'proxy') raw.write('PROXY TCP4 192.0.2.1 127.0.0.1 1 80\r\n')
+    const socket = door === 'tls' ? connectTls({ socket: raw, rejectUnauthorized: false }) : raw
+    socket.on('error', () => {})
+    socket.write(HANDSHAKE)
+    const first = new Promise<string>((tell) => {
+      socket.once('data', () => tell('served'))
+      socket.once('close', () => tell('closed'))
+    })
+    return { socket, first }
+  }
+  const old = await arrive()
+  await old.first
+  // The relay thread has loaded what it needs when it has moved a byte.
+  const echoed = once(old.socket, 'data')
+  old.socket.write('ready')
+  await echoed
+  const trouble = once(tunnel, 'trouble') as Promise<[TroubleEvent]>
+  const hoard: number[] = []
+  const fill = () => {
+    try {
+      for (;;) hoard.push(openSync('/dev/null', 'r'))
+    } catch {}
+  }
+  fill()
+  // One is left for a client's own end.
+  closeSync(hoard.pop() ?? -1)
+  const late = await arrive()
+  // Its own end is a descriptor again, where it is turned away.
+  void late.first.then((word) => word === 'closed' && fill())
+  const [{ code, detail }] = await trouble
+  console.log(`told: ${code}, ${detail.split(' ').at(-1)}`)
+  const word = once(old.socket, 'data')
+  old.socket.write('still here')
+  console.log(`open tunnel: ${(await word)[0]}`)
+  for (const descriptor of hoard) closeSync(descriptor)
+  console.log(`who came meanwhile: ${await late.first}`)
+  console.log(`who comes now: ${await (await arrive()).first}`)
   process.exit(0)
 }

@@ -1,0 +1,61 @@
+// Rates: by what upgrades are counted. The counting itself is a RateStore's.
+
+import { hash } from 'node:crypto'
+import type { AddressList } from '../accept/addresses.ts'
+import { addressList } from '../accept/addresses.ts'
+import type { RequestHead } from '../head/head.ts'
+import { valuesOf } from '../head/head.ts'
+import type { RateClaim } from './claims.ts'
+import { clientNetwork } from './network.ts'
+
+export interface RateOptions {
+  readonly name: string
+  /** The client's network, the whole service, or the value of a field. */
+  readonly per: 'client' | 'service' | { readonly header: string }
+  readonly limit: number
+  /** Whole seconds. It begins with the first upgrade that is counted. */
+  readonly windowMs: number
+  /** Addresses and CIDR blocks that are not counted. */
+  readonly except: readonly string[]
+}
+
+/** What keeps the counts. */
+export interface RateStore {
+  /** Rejects with config-invalid if it can never work. */
+  ready(): Promise<void>
+  /** Takes a point of this claim. Resolves with 0, or with the ms until there are points again. Never rejects. */
+  consume(service: string, claim: RateClaim): Promise<number>
+  close(): void
+}
+
+export interface Rate {
+  /** Null if this request is not counted. */
+  claim(address: string, head: RequestHead): RateClaim | null
+}
+
+/** Of a digest: enough that nobody finds two values with the same one. */
+const DIGEST_LENGTH = 32
+
+/** Throws config-invalid. */
+export function compileRate({ name: rule, per, limit, windowMs, except }: RateOptions): Rate {
+  const excepted: AddressList | null = except.length === 0 ? null : addressList(except)
+  const keyOf = keyFor(per)
+  return {
+    claim(address, head) {
+      if (excepted?.has(address)) return null
+      return { rule, key: keyOf(address, head), limit, windowMs }
+    },
+  }
+}
+
+function keyFor(per: RateOptions['per']): (address: string, head: RequestHead) => string {
+  if (per === 'service') return () => ''
+  if (per === 'client') return clientNetwork
+  const key = per.header.toLowerCase()
+  return (_, { fields }) => digest(valuesOf(fields, key))
+}
+
+/** Values may be secrets, and long: neither is kept. All requests without the field are counted together. */
+function digest(values: readonly string[]): string {
+  return values.length === 0 ? '' : hash('sha256', values.join(', '), 'base64url').slice(0, DIGEST_LENGTH)
+}

@@ -1,0 +1,63 @@
+// How many connections are open at once, by key; and when there are more than expected.
+//
+//   calm ──more than expected: told──▶ spike ──below 90 % of it: told──▶ calm
+
+import type { SeatClaim } from './claims.ts'
+
+/** More connections of a service than its `expectedConnections`, or no longer. */
+export interface Crossing {
+  readonly service: string
+  readonly connections: number
+  readonly expected: number
+  readonly isAbove: boolean
+}
+
+export interface SpikeState extends Crossing {
+  /** How often it has begun. */
+  readonly spikes: number
+}
+
+export interface Seats {
+  /** The first that is full, or undefined: then all of them are taken. */
+  take(service: string, seats: readonly SeatClaim[]): SeatClaim | undefined
+  give(service: string, seats: readonly SeatClaim[]): void
+  /** Of a service that expects a number; null if nobody has come yet. */
+  spikes(service: string): SpikeState | null
+}
+
+/** A spike is over when the connections are fewer than this part of what is expected. */
+const CALM = 0.9
+
+export function createSeats(onCrossing: (crossing: Crossing) => void): Seats {
+  const taken = new Map<string, number>()
+  const states = new Map<string, SpikeState>()
+
+  function look(service: string, connections: number, expected: number): void {
+    const { isAbove, spikes } = states.get(service) ?? { isAbove: false, spikes: 0 }
+    const begins = !isAbove && connections > expected
+    const ends = isAbove && connections < expected * CALM
+    const crossing = { service, connections, expected, isAbove: begins || (isAbove && !ends) }
+    states.set(service, { ...crossing, spikes: spikes + (begins ? 1 : 0) })
+    if (begins || ends) onCrossing(crossing)
+  }
+
+  function count(service: string, { key, expected }: SeatClaim, step: 1 | -1): void {
+    const number = (taken.get(key) ?? 0) + step
+    // A key that nobody sits on is not kept: there are as many as connections, at most.
+    if (number === 0) taken.delete(key)
+    else taken.set(key, number)
+    if (expected !== null) look(service, number, expected)
+  }
+
+  return {
+    take(service, seats) {
+      const full = seats.find(({ key, limit }) => limit !== null && (taken.get(key) ?? 0) >= limit)
+      if (full === undefined) for (const seat of seats) count(service, seat, 1)
+      return full
+    },
+    give(service, seats) {
+      for (const seat of seats) count(service, seat, -1)
+    },
+    spikes: (service) => states.get(service) ?? null,
+  }
+}

@@ -1,0 +1,104 @@
+// The ledger of all workers together: the primary counts, and workers ask it. What speaks to the network stays in the
+// workers: rates in Redis are asked from there, since all of them share it anyway.
+
+import type { HeadraceError } from '../errors.ts'
+import { asHeadraceError } from '../errors.ts'
+import type { Claims, Verdict } from '../gate/claims.ts'
+import type { CountingLedger } from '../gate/ledger.ts'
+import { createLedger, deniedBy } from '../gate/ledger.ts'
+import { redisRates } from '../gate/redis-rates.ts'
+import type { Crossing, SpikeState } from '../gate/seats.ts'
+import type { Hosted } from './hosts.ts'
+import type { Wire } from './messages.ts'
+import type { HostAnswers } from './protocol.ts'
+
+/** Its name among what the primary hosts. */
+export const LEDGER = 'ledger'
+
+type Request =
+  | { readonly kind: 'take'; readonly claims: Claims }
+  | { readonly kind: 'give'; readonly id: string }
+
+const GRANTED: Verdict = { isGranted: true }
+
+export interface HostedLedger extends Hosted {
+  spikes(service: string): SpikeState | null
+}
+
+/** In the primary. */
+export function hostLedger(
+  onCrossing: (crossing: Crossing) => void,
+  onTrouble: (what: HeadraceError) => void,
+): HostedLedger {
+  const ledger = createLedger({ redis: undefined, onCrossing, onTrouble })
+  /** Which requests have something, by the life of the worker that serves them. */
+  const holders = new Map<string, Set<string>>()
+
+  function idsOf(holder: string): Set<string> {
+    const known = holders.get(holder) ?? new Set()
+    holders.set(holder, known)
+    return known
+  }
+
+  async function take(holder: string, claims: Claims): Promise<Verdict> {
+    const ids = idsOf(holder)
+    ids.add(claims.id)
+    const verdict = await ledger.take(claims)
+    // Its worker has died meanwhile, or it was given back.
+    if (!ids.has(claims.id)) ledger.give(claims.id)
+    else if (!verdict.isGranted || claims.seats.length === 0) ids.delete(claims.id)
+    return verdict
+  }
+
+  return {
+    ask(holder, request) {
+      const asked = request as Request
+      if (asked.kind === 'take') return take(holder, asked.claims)
+      holders.get(holder)?.delete(asked.id)
+      ledger.give(asked.id)
+      return undefined
+    },
+    release(holder) {
+      const ids = holders.get(holder)
+      holders.delete(holder)
+      for (const id of ids ?? []) ledger.give(id)
+      ids?.clear()
+    },
+    spikes: ledger.spikes,
+  }
+}
+
+/** In a worker. A primary that does not answer refuses nobody: it is told, and tunnels go on. */
+export function askLedger(
+  { ask }: Wire<HostAnswers>,
+  redis: string | undefined,
+  onTrouble: (what: HeadraceError) => void,
+): CountingLedger {
+  const rates = redis === undefined ? null : redisRates(redis, onTrouble)
+  const request = (asked: Request) => ask('hosted', [LEDGER, asked])
+
+  return {
+    async take(claims) {
+      const denial = rates === null ? null : await deniedBy(rates, claims)
+      if (denial !== null) return denial
+      const left = rates === null ? claims : { ...claims, rates: [] }
+      if (left.rates.length + left.seats.length === 0) return GRANTED
+      try {
+        return (await request({ kind: 'take', claims: left })) as Verdict
+      } catch (error) {
+        onTrouble(asHeadraceError(error))
+        return GRANTED
+      }
+    },
+    give(id) {
+      // A primary that has gone has nothing to give back.
+      request({ kind: 'give', id }).catch(() => {})
+    },
+    ready: async () => await rates?.ready(),
+    spikes: () => null,
+    get size() {
+      return 0
+    },
+    close: () => rates?.close(),
+  }
+}

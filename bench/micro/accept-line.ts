@@ -18,6 +18,8 @@ const tunnel = new Tunnel(
     clientAddress: '192.0.2.7',
     originAddress: '198.51.100.1:9200',
     startedAt: Date.now(),
+    rule: null,
+    isCounted: false,
     phases: { accept: 1, tls: 0, head: 60, gate: 5, decide: 8, dial: 120, answer: 300 },
   },
   backend,

@@ -1,9 +1,11 @@
 // A program of several processes in front of an echo, and its admin API.
 
-import { mkdtempSync, realpathSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import type { IncomingHttpHeaders } from 'node:http'
 import { request } from 'node:http'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
@@ -86,7 +88,7 @@ export interface FleetOptions {
 
 export function newFolder(t: Test, files: Readonly<Record<string, string>> = {}): string {
   const folder = realpathSync(mkdtempSync(join(tmpdir(), 'headrace-')))
-  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  t.teardown(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }))
   for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text)
   return folder
 }
@@ -139,4 +141,42 @@ export async function openTunnel(t: Test, address: string): Promise<Peer> {
 export async function echoes(client: Peer, text: string): Promise<boolean> {
   client.write(text)
   return (await client.until(text)).endsWith(text)
+}
+
+export interface Worker {
+  readonly name: string
+  readonly pid: number
+  readonly state: string
+  readonly restarts: number
+}
+
+export async function workersOf(fleet: Fleet): Promise<readonly Worker[]> {
+  const { json } = await fleet.control('/workers')
+  return (json as { readonly workers: readonly Worker[] }).workers
+}
+
+/** Resolves when there is no such process any more; a zombie is none. */
+export async function gone(pid: number): Promise<void> {
+  const isThere = () => {
+    try {
+      return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+    } catch {
+      return false
+    }
+  }
+  while (isThere()) await new Promise((resolve) => setTimeout(resolve, 20))
+}
+
+/** Resolves when nobody accepts there any more. */
+export async function closed(address: string): Promise<void> {
+  const [host = '', port = ''] = address.split(':')
+  for (;;) {
+    const probe = connect(Number(port), host)
+    const isOpen = await once(probe, 'connect').then(
+      () => true,
+      () => false,
+    )
+    probe.destroy()
+    if (!isOpen) return
+  }
 }

@@ -35,7 +35,11 @@ export function startProgram(t: Test, words: readonly string[], how: How = {}): 
     env: { PATH: process.env.PATH ?? '', ...environment },
     ...(cwd === undefined ? {} : { cwd }),
   })
-  t.teardown(() => child.kill('SIGKILL'))
+  t.teardown(async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return
+    killWhole({ child })
+    await ended
+  })
   const lines: string[] = []
   let stdout = ''
   let stderr = ''
@@ -73,13 +77,23 @@ export function startProgram(t: Test, words: readonly string[], how: How = {}): 
 }
 
 /** The process ids of its children that run this module: `worker` or `control`; all of them without one. */
-export function childrenOf({ child: { pid } }: Running, module = ''): number[] {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
-  return children.filter((one) => readFileSync(`/proc/${one}/cmdline`, 'utf8').includes(`${module}.js`))
+export function childrenOf({ child: { pid } }: Pick<Running, 'child'>, module = ''): number[] {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+  const children = (text.match(/[0-9]+/g) ?? []).map(Number)
+  return children.filter((one) => commandOf(one).includes(`${module}.js`))
+}
+
+/** '' if it has gone meanwhile. */
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    return ''
+  }
 }
 
 /** As a machine that goes down: none of its processes can do anything about it. */
-export function killWhole(program: Running): void {
+export function killWhole(program: Pick<Running, 'child'>): void {
   // A primary that lives would start its workers again.
   program.child.kill('SIGSTOP')
   for (const pid of childrenOf(program)) process.kill(pid, 'SIGKILL')

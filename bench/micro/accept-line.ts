@@ -17,6 +17,8 @@ const tunnel = new Tunnel(
     listener: '127.0.0.1:8080',
     clientAddress: '192.0.2.7',
     originAddress: '198.51.100.1:9200',
+    rule: null,
+    isCounted: true,
     startedAt: Date.now(),
     rule: null,
     isCounted: false,

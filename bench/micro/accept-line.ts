@@ -20,7 +20,6 @@ const tunnel = new Tunnel(
     rule: null,
     isCounted: true,
     startedAt: Date.now(),
-    isCounted: false,
     phases: { accept: 1, tls: 0, head: 60, gate: 5, decide: 8, dial: 120, answer: 300 },
   },
   backend,

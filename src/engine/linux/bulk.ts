@@ -15,11 +15,10 @@ export interface Bulk {
   start(source: number): boolean
   /**
    * Moves what there is, from one descriptor to another, and says what stopped it: `turn` its share of time, `full` the
-   * sink, `empty` the source, for now; `ended` its FIN; or an error of either, in `error`.
+   * sink, `empty` the source, for now; `ended` its FIN; or an error of either, in `error`. Bytes are counted as soon as
+   * they are taken, before anybody can have them.
    */
   move(source: number, from: number, to: number): 'turn' | 'full' | 'empty' | 'ended' | 'source' | 'sink'
-  /** Bytes that the last `move` took from its source. */
-  readonly taken: number
   readonly error: number
   /** Gives the pipe back; what is in it is lost. */
   stop(source: number): void
@@ -29,10 +28,11 @@ export interface Bulk {
   readonly isActive: boolean
 }
 
-export function createBulk(calls: Libc): Bulk {
+/** `bytes`: what was taken, by source. */
+export function createBulk(calls: Libc, bytes: Float64Array): Bulk {
   const pipes = createPipes(calls)
   const filled = new Map<number, Pipe>()
-  const bulk = { taken: 0, error: 0 }
+  const bulk = { error: 0 }
 
   function start(source: number): boolean {
     const pipe = pipes.take()
@@ -43,14 +43,13 @@ export function createBulk(calls: Libc): Bulk {
 
   function move(source: number, from: number, to: number): ReturnType<Bulk['move']> {
     const pipe = filled.get(source) as Pipe
-    bulk.taken = 0
     for (let count = 0; count < SPLICES_PER_TURN; count += 1) {
       if (pipe.held === 0) {
         const size = calls.splice(from, null, pipe.input, null, PIPE_BYTES, FLAGS)
         if (size === 0) return 'ended'
         if (size === -1) return failed('empty', 'source')
         pipe.held = size
-        bulk.taken += size
+        bytes[source] = (bytes[source] as number) + size
       }
       const sent = calls.splice(pipe.output, null, to, null, pipe.held, FLAGS)
       if (sent === -1) return failed('full', 'sink')

@@ -98,7 +98,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   const here = new Int32Array(tables.slots)
   /** By slot: which side's FIN came first, plus one. */
   const first = new Uint8Array(tables.slots)
-  const bulk = createBulk(calls)
+  const bulk = createBulk(calls, bytes)
   /** By sink: what it did not take. Few tunnels have any at a time. */
   const kept = new Map<number, Buffer>()
   const pending = new Int32Array(1)
@@ -207,7 +207,6 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
 
   function pumpBulk(side: number): void {
     const outcome = bulk.move(side, descriptorOf(side), descriptorOf(side ^ 1))
-    bytes[side] = (bytes[side] as number) + bulk.taken
     if (outcome === 'full') return
     if (outcome === 'turn') return void enqueue(side)
     if (outcome === 'sink') return void fail(side ^ 1, bulk.error)

@@ -15,6 +15,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { parseConfig, parseDuration, parseListeners } from './config/parse.ts'
 import type { ConfigInput, ListenerInput } from './config/schema.ts'
+import type { GateReport } from './edge.ts'
 import { createEdge } from './edge.ts'
 import type { EdgeEvents } from './observe/observer.ts'
 import type { Operations } from './operations.ts'
@@ -23,6 +24,7 @@ import type { Amounts } from './usage/amounts.ts'
 import type { UsageReport } from './usage/report.ts'
 
 export type { ConfigInput, ListenerInput } from './config/schema.ts'
+export type { GateReport } from './edge.ts'
 export type { End, How, Phase, Who } from './end.ts'
 export type { ErrorCode } from './errors.ts'
 export { errorCodes, HeadraceError } from './errors.ts'
@@ -66,6 +68,8 @@ export interface Tunnel extends EventEmitter<EdgeEvents>, Operations {
   readonly size: number
   /** How the backends do, in the order of the config: health, open connections, failures by kind. */
   backends(): readonly BackendStatus[]
+  /** What the gates have decided since this tunnel was created, by rule, and whether there is a spike: for metrics. */
+  gates(): readonly GateReport[]
   /**
    * What a UTC month such as `2026-11` cost, up to now: connections, minutes and bytes of each service, or of the one that
    * is named; of this month if none is. With a `stateDirectory` it is the usage of all that ever wrote there; without one,

@@ -5,6 +5,14 @@ import { HeadraceError } from '../errors.ts'
 
 export interface AddressList {
   has(address: string): boolean
+  /** The same, for whoever asks several lists: to parse an address costs more than to look for it. */
+  hasParsed(address: SocketAddress | null): boolean
+}
+
+/** Null if it is none. The zone of an IPv6 address is this machine's, and no part of it (RFC 4007 section 6). */
+export function parsedAddress(text: string): SocketAddress | null {
+  if (isIP(text) === 0) return null
+  return new SocketAddress({ address: text.replace(/%.*$/, ''), family: familyOf(text) })
 }
 
 export function isAddress(text: string): boolean {
@@ -16,12 +24,9 @@ export function addressList(entries: readonly string[]): AddressList {
   // One for each family: in a list of both, ::/0 would have every IPv4 address, as ::ffff:0:0/96.
   const lists: Lists = { ipv4: new BlockList(), ipv6: new BlockList() }
   for (const entry of entries) add(lists, entry)
-  return {
-    has(address) {
-      const family = familyOf(address)
-      return isIP(address) !== 0 && lists[family].check(address, family)
-    },
-  }
+  const hasParsed = (address: SocketAddress | null) =>
+    address !== null && lists[address.family].check(address)
+  return { hasParsed, has: (address) => hasParsed(parsedAddress(address)) }
 }
 
 type Lists = Readonly<Record<'ipv4' | 'ipv6', BlockList>>

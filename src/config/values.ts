@@ -153,16 +153,24 @@ export const pageOrigin = text(
   new RegExp(`^(null|([a-z][a-z0-9+.-]*://)?((\\*\\.)?${LABEL}(\\.${LABEL})*|${V6})(${PORT})?)$`, 'i'),
 )
 
-export const redisUrl = text(
+function url(what: string, remedy: string, form: RegExp) {
+  const complaint = wrong(what, remedy)
+  return z
+    .string(complaint)
+    .regex(form, { ...complaint, abort: true })
+    .refine((value) => URL.canParse(value), complaint)
+}
+
+export const redisUrl = url(
   'address of a Redis',
   'write redis://host:6379, or rediss:// for TLS',
   /^rediss?:\/\/[^\s/]+(\/\d*)?$/,
 )
 
-export const webUrl = text(
-  'URL',
+export const webUrl = url(
+  'URL without user and password',
   'write such as https://hooks.example.com/spikes',
-  /^https?:\/\/[^\s/]+(\/\S*)?$/,
+  /^https?:\/\/[^\s/@]+(\/\S*)?$/,
 )
 
 export const hostName = text(

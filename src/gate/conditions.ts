@@ -1,6 +1,7 @@
 // The rules of a gate, compiled: in order, the first that allows or denies decides; one that only logs is noted, and the
 // next is asked.
 
+import type { SocketAddress } from 'node:net'
 import type { AddressList } from '../accept/addresses.ts'
 import { addressList } from '../accept/addresses.ts'
 import type { Field, RequestHead } from '../head/head.ts'
@@ -21,7 +22,7 @@ export interface Rule {
   readonly name: string
   readonly action: RuleOptions['action']
   /** True if all of its conditions hold. */
-  matches(address: string, head: RequestHead): boolean
+  matches(address: SocketAddress | null, head: RequestHead): boolean
 }
 
 type Condition = (fields: readonly Field[]) => boolean
@@ -35,7 +36,7 @@ export function compileRule({ name, action, from, headers, path }: RuleOptions):
     name,
     action,
     matches(address, { target, fields }) {
-      if (addresses !== null && !addresses.has(address)) return false
+      if (addresses !== null && !addresses.hasParsed(address)) return false
       if (pattern !== null && !pattern.test(pathOf(target))) return false
       return conditions.every((holds) => holds(fields))
     },

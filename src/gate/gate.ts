@@ -1,6 +1,8 @@
 // The gate of a service, compiled: whether an upgrade request may go on. In this order: rules, Origin, and what is counted.
 // It looks at nothing else than the request, and at a tunnel never again.
 
+import type { SocketAddress } from 'node:net'
+import { parsedAddress } from '../accept/addresses.ts'
 import { HeadraceError } from '../errors.ts'
 import type { RequestHead } from '../head/head.ts'
 import { valuesOf } from '../head/head.ts'
@@ -49,16 +51,19 @@ export function createGate(service: string, options: GateOptions): Gate {
   const rules = options.rules.map(compileRule)
   const rates = options.rates.map(compileRate)
   const origins = options.origins === undefined ? null : originList(options.origins)
+  const hasLists =
+    options.rules.some(({ from }) => from) || options.rates.some(({ except }) => except.length > 0)
   const seatsFor = compileSeats(service, options)
   const counts = countsOf(options)
 
   function check(id: string, address: string, head: RequestHead, note: (rule: string) => void): Pass {
-    const rule = firstOf(address, head, note)
+    const parsed = hasLists ? parsedAddress(address) : null
+    const rule = firstOf(parsed, head, note)
     if (origins !== null || requireOrigin) checkOrigin(valuesOf(head.fields, 'origin'))
-    return { rule, claims: claimsOf(id, address, head) }
+    return { rule, claims: claimsOf(id, address, parsed, head) }
   }
 
-  function firstOf(address: string, head: RequestHead, note: (rule: string) => void): string | null {
+  function firstOf(address: SocketAddress | null, head: RequestHead, note: (rule: string) => void) {
     for (const { name, action, matches } of rules) {
       if (!matches(address, head)) continue
       count(name)
@@ -78,10 +83,10 @@ export function createGate(service: string, options: GateOptions): Gate {
     throw refusal('cross-origin', 'origins', found)
   }
 
-  function claimsOf(id: string, address: string, head: RequestHead): Claims | null {
+  function claimsOf(id: string, address: string, parsed: SocketAddress | null, head: RequestHead) {
     const points: RateClaim[] = []
     for (const rate of rates) {
-      const claim = rate.claim(address, head)
+      const claim = rate.claim(address, parsed, head)
       if (claim !== null) points.push(claim)
     }
     const seats = seatsFor(address)

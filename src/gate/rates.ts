@@ -1,6 +1,7 @@
 // Rates: by what upgrades are counted. The counting itself is a RateStore's.
 
 import { hash } from 'node:crypto'
+import type { SocketAddress } from 'node:net'
 import type { AddressList } from '../accept/addresses.ts'
 import { addressList } from '../accept/addresses.ts'
 import type { RequestHead } from '../head/head.ts'
@@ -29,8 +30,8 @@ export interface RateStore {
 }
 
 export interface Rate {
-  /** Null if this request is not counted. */
-  claim(address: string, head: RequestHead): RateClaim | null
+  /** Of a client at `address`, also given as `parsed`. Null if this request is not counted. */
+  claim(address: string, parsed: SocketAddress | null, head: RequestHead): RateClaim | null
 }
 
 /** Of a digest: enough that nobody finds two values with the same one. */
@@ -41,8 +42,8 @@ export function compileRate({ name: rule, per, limit, windowMs, except }: RateOp
   const excepted: AddressList | null = except.length === 0 ? null : addressList(except)
   const keyOf = keyFor(per)
   return {
-    claim(address, head) {
-      if (excepted?.has(address)) return null
+    claim(address, parsed, head) {
+      if (excepted?.hasParsed(parsed)) return null
       return { rule, key: keyOf(address, head), limit, windowMs }
     },
   }

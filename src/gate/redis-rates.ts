@@ -53,7 +53,8 @@ export function redisRates(url: string, onTrouble: (what: HeadraceError) => void
   return {
     async ready() {
       const redis = await client
-      await redis.connect().catch(fail)
+      // A second time it is connected, or tries to be.
+      if (redis.status === 'wait') await redis.connect().catch(fail)
     },
     async consume(service, claim) {
       if (performance.now() < restsUntil) return await alone.consume(service, claim)

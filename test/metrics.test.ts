@@ -8,6 +8,7 @@ import { parse } from 'yaml'
 import { METRICS, mergeSnapshots, renderMetrics } from '../src/index.ts'
 import type { MetricName, MetricsSnapshot } from '../src/observe/metrics.ts'
 import { createTotals } from '../src/process/totals.ts'
+import type { UsageReport } from '../src/usage/report.ts'
 import { selfSigned } from './support/certificates.ts'
 import type { Fleet } from './support/control.ts'
 import { ask, chatConfig, echoes, newFolder, openTunnel, startFleet } from './support/control.ts'
@@ -15,6 +16,7 @@ import type { Exposition } from './support/exposition.ts'
 import { readExposition } from './support/exposition.ts'
 import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
 import { connectTo } from './support/peer.ts'
+import { startProgram } from './support/program.ts'
 import type { Started, Wanted } from './support/tunnel.ts'
 import { startTunnel } from './support/tunnel.ts'
 
@@ -111,6 +113,52 @@ t.test('when certificates expire, by listener and name', async (t) => {
   t.equal(seen.value('headrace_certificate_expiry_timestamp_seconds', labels), notAfter.getTime() / 1_000)
 })
 
+t.test('what a gate decides, and a spike while it lasts', async (t) => {
+  const rules = [{ name: 'no-bots', headers: { 'User-Agent': 'bot' }, action: 'deny' as const }]
+  const started = await startEcho(t, { service: { gate: { rules, expectedConnections: 1 } } })
+  const { address } = started
+  t.match(await answerOf(t, address, upgradeRequest({ 'User-Agent': 'bot' })), / 403 /)
+  const [one, other] = [await openTunnel(t, address), await openTunnel(t, address)]
+  const above = await scrape(started)
+  t.equal(above.value('headrace_gate_decisions_total', { service: 'chat', rule: 'no-bots' }), 1)
+  t.equal(above.value('headrace_refusals_total', { service: 'chat', code: 'rule-denied' }), 1)
+  t.equal(above.value('headrace_spike', { service: 'chat' }), 1)
+  t.equal(above.value('headrace_spikes_total', { service: 'chat' }), 1)
+  t.equal(above.value('headrace_expected_connections', { service: 'chat' }), 1)
+  t.equal(above.value('headrace_minutes_total', { service: 'chat' }), 2)
+  for (const client of [one, other]) {
+    client?.end()
+    await started.closed()
+  }
+  const calm = await scrape(started)
+  t.equal(calm.value('headrace_spike', { service: 'chat' }), 0)
+  t.equal(calm.value('headrace_spikes_total', { service: 'chat' }), 1)
+})
+
+t.test('a backend that fails: by kind, ejected, and healthy again', async (t) => {
+  const { address: live } = await startOrigin(t, { answer: echo })
+  const dead = { name: 'dead', address: '127.0.0.1:1', ejection: { failures: 2 } }
+  const started = await startTunnel(t, live, {
+    service: {
+      backends: [{ name: 'origin', address: live }, dead],
+      directors: [
+        { name: 'all', policy: 'fallback', backends: ['dead', 'origin'], ejection: { failures: 2 } },
+      ],
+      routes: [{ handoff: 'all' }],
+    },
+  })
+  for (let at = 0; at < 3; at += 1) t.ok(await echoes(await openTunnel(t, started.address), 'hi'))
+  const labels = { service: 'chat', backend: 'dead' }
+  const seen = await scrape(started)
+  t.equal(seen.value('headrace_backend_failures_total', { ...labels, code: 'dial-refused' }), 2)
+  t.equal(seen.value('headrace_backend_healthy', labels), 0)
+  t.equal(seen.value('headrace_backend_unhealthy_total', labels), 1)
+  t.equal(seen.value('headrace_backend_healthy', SERVED), 1)
+  t.equal(seen.value('headrace_backend_unhealthy_total', SERVED), 0)
+  t.equal(seen.value('headrace_tunnels_opened_total', SERVED), 3)
+  t.equal(seen.value('headrace_refusals_total'), undefined)
+})
+
 t.test('whoever asks for strange things makes no series', async (t) => {
   const started = await startEcho(t)
   const { address } = started
@@ -181,12 +229,36 @@ t.test('all workers are one scrape; who reads needs a token where there are toke
   }
   t.equal(seen.value('headrace_build_info'), 1)
   t.equal(seen.value('headrace_draining'), 0)
+  t.equal(seen.value('headrace_minutes_total', { service: 'chat' }), 24)
   const [line] = await fleet.says('admin API listens')
   t.match(await ask(String(line?.address), '/metrics'), { status: 401 })
   t.match(await fleet.control('/metrics', { headers: { Accept: 'application/openmetrics-text' } }), {
     status: 200,
     headers: { 'content-type': 'application/openmetrics-text; version=1.0.0; charset=utf-8' },
   })
+})
+
+t.test('usage of a month, as the command says it, of all workers', async (t) => {
+  const { address } = await startOrigin(t, { answer: echo })
+  const fleet = await startFleet(t, chatConfig(address))
+  for (let at = 0; at < 24; at += 1) t.ok(await echoes(await fleet.open(), 'twelve bytes'))
+  const month = new Date().toISOString().slice(0, 7)
+  const report = async () => (await fleet.control('/usage')).json as UsageReport
+  // It is written four times a second.
+  while ((await report()).total.bytes.originToClient < 24 * 12) await new Promise(setImmediate)
+  const { services, total } = await report()
+  t.match(services, [{ service: 'chat', connections: 24, minutes: 24, bytes: { clientToOrigin: 24 * 12 } }])
+  t.equal(total.minutes, 24)
+  const words = ['usage', '--config', 'headrace.yaml', '--month', month, '--json']
+  const { stdout } = await startProgram(t, words, { cwd: fleet.folder }).ended
+  t.same((await fleet.control(`/usage?month=${month}&service=chat`)).json, JSON.parse(stdout))
+  t.match(await fleet.control('/usage?month=2020-01'), {
+    status: 200,
+    json: { services: [], total: { minutes: 0 } },
+  })
+  t.match(await fleet.control('/usage?month=13'), { status: 400, json: { code: 'argument-invalid' } })
+  t.match(await fleet.control('/usage?service=none'), { status: 404, json: { detail: 'no service "none"' } })
+  t.match(await fleet.control('/usage?year=2020'), { status: 400 })
 })
 
 t.test('a worker that is killed takes no total back', async (t) => {

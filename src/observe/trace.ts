@@ -12,7 +12,6 @@ import {
   trace,
 } from '@opentelemetry/api'
 import type { Client } from '../accept/client.ts'
-import type { HeadraceError } from '../errors.ts'
 import { entry } from '../errors.ts'
 import type { Field, RequestHead } from '../head/head.ts'
 import { field, firstValue } from '../head/head.ts'

@@ -57,6 +57,12 @@ const owned = [
     why: 'only the gate counts rates',
   },
   {
+    pattern: /'(prom-client|@opentelemetry\/api)'/,
+    valueOnly: false,
+    rooms: ['observe'],
+    why: 'only observe makes metrics and spans',
+  },
+  {
     pattern: /llhttp\.wasm|WebAssembly/,
     valueOnly: false,
     rooms: ['head'],

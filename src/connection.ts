@@ -30,6 +30,7 @@ import type { Checked } from './head/request.ts'
 import { checkRequest } from './head/request.ts'
 import type { Loop } from './linux/loop.ts'
 import type { Observer } from './observe/observer.ts'
+import { startSpan } from './observe/trace.ts'
 import type { PassedOver, PlainDecision, PlainOutcome } from './plain/serve.ts'
 import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
 import type { Ruling } from './service/rule.ts'
@@ -132,6 +133,7 @@ export function createWay(surroundings: Surroundings): Way {
     rest: Buffer | null,
     named: string | null,
   ): Promise<void> {
+    setUp.span = startSpan(setUp.id, client, asked)
     // Node's parser, which read this head if it isn't a connection's first, counts no fields.
     if (asked.fields.length > limits.headFields) {
       throw new HeadraceError('head-too-many-fields', `over ${limits.headFields} fields`)
@@ -140,6 +142,7 @@ export function createWay(surroundings: Surroundings): Way {
     checkUpgrade(head)
     const service = serviceOf(host)
     setUp.service = service.options.id
+    observer.asked(service.options.id)
     setUp.enter('gate')
     if (isDraining) throw new HeadraceError('draining')
     if (!switches.isOn(service.options.id)) throw switchedOff(service.options.id)
@@ -156,6 +159,7 @@ export function createWay(surroundings: Surroundings): Way {
     throwIfAborted(setUp.signal)
     if (ruling.kind === 'respond') {
       conclude(client.transport, closingBytes(ruling.answer))
+      setUp.span?.answered(ruling.answer.status)
       observer.answered(setUp, ruling.answer.status, 0)
       return
     }
@@ -209,9 +213,11 @@ export function createWay(surroundings: Surroundings): Way {
     try {
       setUp.enter('answer')
       setUp.expect(backend.options.firstByteTimeoutMs, 'answer-timeout')
-      const answer = await ask(request, client.transport, origin.transport, limits, setUp.signal)
+      const given = setUp.span?.carried(request) ?? request
+      const answer = await ask(given, client.transport, origin.transport, limits, setUp.signal)
       setUp.meet()
       backend.health.answered()
+      setUp.span?.answered(answer.head.status)
       if (answer.head.status !== 101) {
         await relayAnswer(answer, client.transport, origin.transport)
         observer.refused(setUp, new HeadraceError('answer-refused'), answer.head.status)
@@ -298,6 +304,7 @@ export function createWay(surroundings: Surroundings): Way {
   function refuse(setUp: SetUp, error: HeadraceError): void {
     const { client } = setUp
     const refusal = refusalFor(error, setUp.id)
+    setUp.span?.failed(error)
     observer.refused(setUp, error)
     if (refusal === null) client?.transport.destroy()
     else if (client !== null) conclude(client.transport, closingBytes(refusal))
@@ -317,6 +324,7 @@ export function createWay(surroundings: Surroundings): Way {
 
   function finish(setUp: SetUp): void {
     setUp.meet()
+    setUp.span?.end(setUp.service, setUp.backend)
     if (setUp.isCounted) ledger.give(setUp.id)
     setUps.delete(setUp)
   }

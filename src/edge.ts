@@ -4,7 +4,7 @@ import { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { adopt } from './accept/client.ts'
-import type { Listener, ListenerOptions } from './accept/listener.ts'
+import type { Arrival, Listener, ListenerOptions } from './accept/listener.ts'
 import { listen } from './accept/listener.ts'
 import type { Limits } from './connection.ts'
 import { createWay } from './connection.ts'
@@ -17,8 +17,10 @@ import { createLedger } from './gate/ledger.ts'
 import { fieldsOf } from './head/head.ts'
 import type { Checks } from './health/checks.ts'
 import { createChecks } from './health/checks.ts'
+import type { ServedBackend } from './observe/counts.ts'
 import type { LogOptions } from './observe/lines.ts'
 import { createLines } from './observe/lines.ts'
+import { createMetering } from './observe/metering.ts'
 import type { EdgeEvents, Observer } from './observe/observer.ts'
 import { createObserver } from './observe/observer.ts'
 import type { WebhookOptions } from './observe/webhook.ts'
@@ -33,7 +35,6 @@ import { createSwitches, switchFileIn } from './service/switch.ts'
 import { serviceTable } from './service/table.ts'
 import { Registry } from './tunnel/registry.ts'
 import type { Amounts } from './usage/amounts.ts'
-import type { UsageReport } from './usage/report.ts'
 import { createUsage } from './usage/usage.ts'
 
 export interface EdgeOptions {
@@ -81,11 +82,6 @@ export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   readonly engine: { readonly name: string; readonly reason: string }
   /** How the backends do, in the order of the config. */
   backends(): BackendStatus[]
-  /**
-   * What a UTC month such as `2026-11` cost, up to now: of this month, and of all services, if it isn't said. With a state
-   * directory it is that of all processes which share it. Throws argument-invalid.
-   */
-  usage(month?: string, service?: string): Promise<UsageReport>
   /** What this process has counted since it started, by service: for metrics. */
   usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
@@ -119,10 +115,12 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   const webhook = options.webhook === undefined ? null : createWebhook(options.webhook, trouble)
   const usage = createUsage(options, trouble)
   const newId = idSource(worker?.name)
-  const observer = createObserver(lines, events, webhook)
+  const served = servedBy(services)
+  const metering = createMetering(served)
+  const observer = metering.observing(createObserver(lines, events, webhook))
   const { redis } = options
   const ledger = shared ?? createLedger({ redis, onCrossing: observer.spike, onTrouble: trouble })
-  const checks = watchHealth(services, observer)
+  const checks = watchHealth(served, observer)
   const { stateDirectory } = options
   const switches = createSwitches({
     services: options.services,
@@ -143,9 +141,14 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     newId,
   })
 
+  function serve(arrival: Arrival, listener: Listener): void {
+    metering.accepted(listener)
+    void way.serve(arrival, listener)
+  }
+
   async function open(wanted: readonly ListenerOptions[]): Promise<Opened> {
     await Promise.all([usage.open(), ledger.ready(), ...services.map(({ handler }) => handler)])
-    const results = await Promise.allSettled(wanted.map((one) => listen(one, way.serve, trouble, loop)))
+    const results = await Promise.allSettled(wanted.map((one) => listen(one, serve, trouble, loop)))
     const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
     const failed = results.find((result) => result.status === 'rejected')
     if (failed !== undefined) {
@@ -173,6 +176,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     void way.upgrade(adopt(socket), asked, head.length > 0 ? head : null, backend ?? null)
   }
 
+  let isDraining = false
   let hurry = new AbortController()
 
   async function close({ drainMs = options.drainTimeoutMs } = {}): Promise<void> {
@@ -180,6 +184,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     hurry.abort()
     hurry = new AbortController()
     const closing = closeListeners([...listeners])
+    isDraining = true
     checks.stop()
     way.drain()
     await tunnels.empty(drainMs, hurry.signal)
@@ -190,14 +195,32 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     await usage.close()
     ledger.close()
     webhook?.close()
+    metering.close()
   }
 
-  const operations = createOperations({ services, registry: tunnels, switches, ledger, refuse: way.refuse })
+  const metrics = async () =>
+    await metering.snapshot({
+      worker: worker?.name ?? 'main',
+      engine: engine.name,
+      tunnels,
+      listeners,
+      isDraining,
+      usage: usage.sinceStart(),
+      gates: await operations.gates(),
+    })
+  const operations = createOperations({
+    services,
+    registry: tunnels,
+    switches,
+    ledger,
+    refuse: way.refuse,
+    metrics,
+    usage: usage.report,
+  })
   const own = {
     listen: open,
     upgrade,
     engine: { name: engine.name, reason },
-    usage: usage.report,
     usageSinceStart: usage.sinceStart,
     close,
   }
@@ -207,11 +230,8 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
 }
 
 /** Tells of what becomes of the backends' health, and resolves with what checks it. */
-function watchHealth(services: readonly Service[], observer: Observer): Checks {
-  const all = services.flatMap(({ options, backends }) =>
-    [...backends.values()].map((backend) => ({ backend, service: options.id })),
-  )
-  for (const { backend, service } of all) {
+function watchHealth(served: readonly ServedBackend[], observer: Observer): Checks {
+  for (const { backend, service } of served) {
     const { health, options } = backend
     const who = { service, backend: options.name, address: addressText(options.address) }
     health.changed = () => {
@@ -222,7 +242,14 @@ function watchHealth(services: readonly Service[], observer: Observer): Checks {
       })
     }
   }
-  return createChecks(all.map(({ backend }) => backend))
+  return createChecks(served.map(({ backend }) => backend))
+}
+
+/** All backends of all services. */
+function servedBy(services: readonly Service[]): ServedBackend[] {
+  return services.flatMap(({ options: { id }, backends }) =>
+    [...backends.values()].map((backend) => ({ service: id, backend })),
+  )
 }
 
 /** Ids that are short, and unlike those of other workers and earlier runs. */

@@ -34,6 +34,8 @@ export { createWebsocketHandoff, handoff, respond, send } from './handoff/decisi
 export type { Handler, HandlerContext } from './handoff/handler.ts'
 export type { HeaderView, RequestView } from './handoff/request-view.ts'
 export type { HealthEvent } from './observe/lines.ts'
+export type { Labels, MetricName, MetricsSnapshot, Series } from './observe/metrics.ts'
+export { METRICS, mergeSnapshots } from './observe/metrics.ts'
 export type {
   AcceptedEvent,
   ClosedEvent,
@@ -42,6 +44,8 @@ export type {
   RefusedEvent,
   TroubleEvent,
 } from './observe/observer.ts'
+export type { Rendered } from './observe/render.ts'
+export { renderMetrics } from './observe/render.ts'
 export type { Operations, ServiceRecord, Switching } from './operations.ts'
 export type { BackendStatus } from './service/status.ts'
 export type { SwitchState, SwitchValue } from './service/switch.ts'

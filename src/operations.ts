@@ -4,6 +4,7 @@
 import { HeadraceError } from './errors.ts'
 import type { CountingLedger } from './gate/ledger.ts'
 import type { SpikeState } from './gate/seats.ts'
+import type { MetricsSnapshot } from './observe/metrics.ts'
 import type { Service } from './service/service.ts'
 import type { BackendStatus } from './service/status.ts'
 import { backendStatus } from './service/status.ts'
@@ -11,6 +12,7 @@ import type { Switches, SwitchState, SwitchValue } from './service/switch.ts'
 import type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunnel/listing.ts'
 import { listTunnels, matcher, recordOf } from './tunnel/listing.ts'
 import type { Registry } from './tunnel/registry.ts'
+import type { UsageReport } from './usage/report.ts'
 
 export interface Operations {
   /**
@@ -29,6 +31,13 @@ export interface Operations {
   backends(): readonly BackendStatus[] | Promise<readonly BackendStatus[]>
   /** What the gates have decided: at once, if nobody else has to be asked. */
   gates(): readonly GateReport[] | Promise<readonly GateReport[]>
+  /** All metrics; `renderMetrics` makes of it what Prometheus reads. */
+  metrics(): Promise<MetricsSnapshot>
+  /**
+   * What a UTC month such as `2026-11` cost, up to now: of this month, and of all services, if it isn't said. With a state
+   * directory it is that of all processes which share it. Throws argument-invalid.
+   */
+  usage(month?: string, service?: string): Promise<UsageReport>
 }
 
 export interface GateReport {
@@ -87,9 +96,19 @@ interface Parts {
   readonly ledger: Pick<CountingLedger, 'spikes'>
   /** Ends what is on its way to become a tunnel of this service. */
   readonly refuse: (service: string) => void
+  readonly metrics: () => Promise<MetricsSnapshot>
+  readonly usage: Operations['usage']
 }
 
-export function createOperations({ services, registry, switches, ledger, refuse }: Parts): Operations {
+export function createOperations({
+  services,
+  registry,
+  switches,
+  ledger,
+  refuse,
+  metrics,
+  usage,
+}: Parts): Operations {
   async function end(meant: { readonly id: string } | TunnelFilter, how: 'fin' | 'reset' = 'fin') {
     if (!('id' in meant)) return await registry.stop(how, matcher(meant))
     const splicing = registry.find(meant.id)?.splicing
@@ -99,6 +118,8 @@ export function createOperations({ services, registry, switches, ledger, refuse 
 
   return {
     end,
+    metrics,
+    usage,
     async websockets(id, value, { closeTunnels = false } = {}) {
       knownService(
         services.map(({ options }) => options.id),

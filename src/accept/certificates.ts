@@ -25,6 +25,8 @@ export interface Certificates {
   contextFor(servername: string): SecureContext
   /** What a client gets that asks for no name. */
   readonly first: SecureContextOptions
+  /** When they expire, each under the first of its names, in the order of the pairs. */
+  readonly expiries: readonly Expiry[]
   /** Called when certificates were read again. */
   onChange: (() => void) | null
   /** Stops watching the files. */
@@ -37,8 +39,16 @@ export interface Certificates {
  */
 export const WATCH_INTERVAL_MS = 2_000
 
+export interface Expiry {
+  readonly name: string
+  /** Epoch seconds. */
+  readonly expiresAt: number
+}
+
 interface Loaded {
   readonly names: readonly string[]
+  /** Epoch seconds. */
+  readonly expiresAt: number
   readonly options: SecureContextOptions
   readonly context: SecureContext
 }
@@ -78,6 +88,9 @@ export function loadCertificates(
     get first() {
       return table.first.options
     },
+    get expiries() {
+      return loaded.map(({ names: [name = ''], expiresAt }) => ({ name, expiresAt }))
+    },
     onChange: null,
     close() {
       for (const stop of watched) stop()
@@ -103,10 +116,11 @@ function load(
   // One id for all contexts: a session may be resumed with any of them.
   const options = { cert, key, minVersion, sessionIdContext: 'headrace' }
   const context = usable(certificateName, () => createSecureContext(options))
-  if (new Date(certificate.validTo) < new Date()) {
+  const expires = Date.parse(certificate.validTo)
+  if (expires < Date.now()) {
     onTrouble(new HeadraceError('config-invalid', `${certificateName} has expired on ${certificate.validTo}`))
   }
-  return { names: namesOf(certificate), options, context }
+  return { names: namesOf(certificate), expiresAt: expires / 1_000, options, context }
 }
 
 /** What `make` makes of the file; what it throws gets the file's name. */

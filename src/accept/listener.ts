@@ -17,7 +17,7 @@ import type { Acceptor } from './acceptor.ts'
 import { acceptOn } from './acceptor.ts'
 import type { AddressList } from './addresses.ts'
 import { addressList, unmapped } from './addresses.ts'
-import type { TlsOptions } from './certificates.ts'
+import type { Certificates, TlsOptions } from './certificates.ts'
 import { loadCertificates } from './certificates.ts'
 import type { Client, Sender } from './client.ts'
 import type { Handshakes } from './handshakes.ts'
@@ -47,6 +47,7 @@ export interface Listener {
   /** Its peers have no address. */
   readonly isUnix: boolean
   readonly handshakes: Handshakes | null
+  readonly certificates: Pick<Certificates, 'expiries'> | null
   readonly proxyFrom: AddressList | null
   readonly forwardedFrom: AddressList | null
   /** Stops accepting. What was accepted lives on. */
@@ -88,6 +89,7 @@ export async function listen(
     address: options.descriptor === undefined ? addressOf(server) : options.address,
     isUnix: where.path !== undefined,
     handshakes: certificates === null ? null : createHandshakes(certificates),
+    certificates,
     proxyFrom,
     forwardedFrom,
     async close() {

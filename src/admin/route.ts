@@ -36,6 +36,8 @@ export interface Call<Query, Body> {
   readonly params: Readonly<Record<string, string>>
   readonly query: Query
   readonly body: Body
+  /** The field Accept, or ''. */
+  readonly accept: string
   /** Writes who has changed what. */
   changed(what: string, of: string, before: unknown, after: unknown, ended: number): void
 }

@@ -109,3 +109,28 @@ export const backends = z.strictObject({ backends: z.array(backendRecord) })
 export const workers = z.strictObject({ workers: z.array(workerRecord) })
 export const readiness = z.strictObject({ status: z.enum(['ready', 'draining', 'no worker accepts']) })
 export const switched = z.strictObject({ ...serviceRecord.shape, ...ended.shape })
+
+export const usageQuery = z.strictObject({
+  month: z.string().optional().describe('UTC, such as 2026-11; default: this one'),
+  service: z.string().optional(),
+})
+
+const usageAmounts = {
+  connections: count.describe('Tunnels that began in the month'),
+  minutes: count.describe('Started ones: at least one of each connection'),
+  minutesInMillions: z.number().nonnegative(),
+  bytes: z.strictObject({
+    clientToOrigin: count,
+    originToClient: count,
+    headToOrigin: count,
+    headToClient: count,
+  }),
+}
+
+export const usageReport = z.strictObject({
+  month: z.string(),
+  services: z.array(z.strictObject({ service: z.string(), ...usageAmounts })),
+  total: z.strictObject(usageAmounts),
+  skipped: z.record(z.string(), count).describe('Lines that were not counted'),
+  troubles: z.array(z.string()),
+})

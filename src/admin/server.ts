@@ -8,6 +8,8 @@
 //   PATCH  /services/{id}
 //   GET PUT DELETE /enabled-products/v1/websockets/services/… fastly.ts       as Fastly has it
 //   GET PATCH /zones/{zone_id}/settings/websockets            cloudflare.ts   as Cloudflare has it, also below /client/v4
+//   GET    /metrics                                           metrics.ts
+//   GET    /usage                                             usage.ts
 //   GET    /openapi.json                                      openapi.ts
 //
 // A request passes: is it from here, which route, who asks and with which role, what is asked. A route is one entry.
@@ -26,6 +28,7 @@ import { readBody } from './body.ts'
 import { cloudflareRoutes } from './cloudflare.ts'
 import { fastlyRoutes } from './fastly.ts'
 import { healthRoutes } from './health.ts'
+import { metricsRoute } from './metrics.ts'
 import { openapiRoute } from './openapi.ts'
 import { faultOf, problem } from './problem.ts'
 import type { AdminOperations, Dialect, Fault, Params, Reply, Route } from './route.ts'
@@ -33,6 +36,7 @@ import { paramsOf } from './route.ts'
 import { serviceRoutes } from './services.ts'
 import { openTokens } from './tokens.ts'
 import { tunnelRoutes } from './tunnels.ts'
+import { usageRoute } from './usage.ts'
 
 export interface AdminOptions {
   /** host:port or unix:/path. */
@@ -56,6 +60,8 @@ export const ROUTES: readonly Route[] = [
   ...serviceRoutes,
   ...fastlyRoutes,
   ...cloudflareRoutes,
+  metricsRoute,
+  usageRoute,
   openapiRoute(() => ROUTES),
 ]
 
@@ -101,7 +107,9 @@ export function createAdmin(operations: AdminOperations, lines: ProgramLines): A
       const body = await readBody(request)
       if ('detail' in body) return body
       const query = Object.fromEntries(new URLSearchParams(search))
-      return await route.run({ operations, params, query, body: body.value, changed: changedBy(caller) })
+      const { accept = '' } = request.headers
+      const given = { operations, params, query, body: body.value, accept }
+      return await route.run({ ...given, changed: changedBy(caller) })
     } catch (error) {
       return faultOf(error)
     }

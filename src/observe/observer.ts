@@ -86,6 +86,8 @@ export interface Refused {
 }
 
 export interface Observer {
+  /** A valid upgrade request for this service has come. */
+  asked(service: string): void
   accepted(tunnel: Tunnel, head: RequestHead, extra: Readonly<Record<string, unknown>>): void
   closed(tunnel: Tunnel, end: SpliceEnd): void
   /** `status`: what the client got, if not what the error's code has. */
@@ -119,6 +121,8 @@ export function createObserver(
   }
 
   return {
+    // Whatever becomes of it is told.
+    asked() {},
     accepted(tunnel, head, extra) {
       guard('what the handler wants to be logged threw', () => lines.accepted(tunnel, head, extra))
       if (events.listenerCount('accepted') > 0) emit('accepted', whoAndWhere(tunnel))

@@ -10,6 +10,7 @@ import { HeadraceError } from '../errors.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import type { Webhook } from '../observe/webhook.ts'
 import { createWebhook } from '../observe/webhook.ts'
+import { monthOf } from '../usage/minutes.ts'
 import type { Wire } from './messages.ts'
 import { wire } from './messages.ts'
 import type { ControlAnswers, PrimaryAnswers } from './protocol.ts'
@@ -66,6 +67,10 @@ function operationsOf({ ask }: Wire<PrimaryAnswers>): AdminOperations {
     services: () => ask('services', [], ANSWER_TIMEOUT_MS),
     backends: async () => await ask('backends', [], ANSWER_TIMEOUT_MS),
     gates: async () => await ask('gates', [], ANSWER_TIMEOUT_MS),
+    // What is undefined would be null on its way.
+    usage: (month = monthOf(Date.now()), service) =>
+      ask('usage', service === undefined ? [month] : [month, service], ANSWER_TIMEOUT_MS),
+    metrics: () => ask('metrics', [], ANSWER_TIMEOUT_MS),
     status: () => ask('status', [], ANSWER_TIMEOUT_MS),
   }
 }

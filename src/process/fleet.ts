@@ -2,6 +2,8 @@
 
 import type { ErrorCode } from '../errors.ts'
 import type { SpikeState } from '../gate/seats.ts'
+import { spikeSeries } from '../observe/gate-series.ts'
+import { mergeSnapshots } from '../observe/metrics.ts'
 import type { GateReport, Operations, ServiceRecord } from '../operations.ts'
 import { knownService } from '../operations.ts'
 import type { BackendStatus } from '../service/status.ts'
@@ -9,6 +11,7 @@ import type { Switches } from '../service/switch.ts'
 import { mergePages } from '../tunnel/listing.ts'
 import type { Child } from './child.ts'
 import type { WorkerAnswers } from './protocol.ts'
+import { createTotals } from './totals.ts'
 
 export type Workers = readonly Child<WorkerAnswers, unknown>[]
 
@@ -21,7 +24,10 @@ export interface Kept {
 }
 
 /** A worker that dies while it is asked is left out: what it had is gone with it. */
-export function createFleet(workers: Workers, { services, switches, spikes }: Kept): Operations {
+export function createFleet(
+  workers: Workers,
+  { services, switches, spikes }: Kept,
+): Omit<Operations, 'usage'> {
   /** Rejects with process-silent if one that lives does not answer. */
   async function askAll<Name extends keyof Operations>(
     name: Name,
@@ -38,6 +44,7 @@ export function createFleet(workers: Workers, { services, switches, spikes }: Ke
 
   /** One change after the other, so that all workers see them in the same order. */
   let last: Promise<unknown> = Promise.resolve()
+  const totals = createTotals(workers)
 
   return {
     websockets(id, value, options = {}) {
@@ -84,6 +91,10 @@ export function createFleet(workers: Workers, { services, switches, spikes }: Ke
         return { ...one, counts: Object.fromEntries(counts), spike: spikes(one.service) }
       }
       return first.map(merge)
+    },
+    async metrics() {
+      const states = services.flatMap((id) => spikes(id) ?? [])
+      return mergeSnapshots([await totals.gather(), spikeSeries(states)])
     },
   }
 }

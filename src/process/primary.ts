@@ -14,6 +14,8 @@ import type { Crossing } from '../gate/seats.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { createSwitches, switchFileIn } from '../service/switch.ts'
+import { monthOf } from '../usage/minutes.ts'
+import { readUsage } from '../usage/usage.ts'
 import type { ChildWatch } from './child.ts'
 import { startChild } from './child.ts'
 import { createFleet } from './fleet.ts'
@@ -54,6 +56,8 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   let isDraining = false
   const answers: PrimaryAnswers = {
     ...createFleet(workers, { services: services.map(({ id }) => id), switches, spikes: ledger.spikes }),
+    // Every worker writes there, four times a second. The config of a file always has one.
+    usage: (month = monthOf(Date.now()), service) => readUsage(stateDirectory ?? 'state', month, service),
     status: async () => ({
       isDraining,
       workers: workers.map(({ name, pid, state, restarts }) => ({ name, pid, state, restarts })),

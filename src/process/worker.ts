@@ -53,6 +53,8 @@ const answers: WorkerAnswers = {
   services: async () => await (await edge).services(),
   backends: async () => (await edge).backends(),
   gates: async () => (await edge).gates(),
+  usage: async (...given) => await (await edge).usage(...given),
+  metrics: async () => await (await edge).metrics(),
 }
 
 const primary = wire<WorkerAnswers, HostAnswers>('the primary', process, answers)

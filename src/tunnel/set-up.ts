@@ -9,6 +9,17 @@ import type { RequestHead } from '../head/head.ts'
 import { SetUpSignal } from '../signal.ts'
 import type { Phases } from './tunnel.ts'
 
+/** Of a handoff: from its request to the 101, or to whatever else became of it. */
+export interface HandoffSpan {
+  /** The request as the origin gets it. */
+  carried(request: RequestHead): RequestHead
+  /** What the client gets. */
+  answered(status: number): void
+  failed(error: HeadraceError): void
+  /** Once. */
+  end(service: string | null, backend: string | null): void
+}
+
 export class SetUp {
   readonly id: string
   readonly phases: Phases = { accept: 0, tls: 0, head: 0, gate: 0, decide: 0, dial: 0, answer: 0 }
@@ -23,6 +34,8 @@ export class SetUp {
   rule: string | null = null
   /** Whether the ledger has been asked for seats: they are given back unless a tunnel takes them on. */
   isCounted = false
+  /** Null: nobody traces it. */
+  span: HandoffSpan | null = null
   /** Every step before the tunnel listens to it; its reason is a HeadraceError. */
   readonly signal = new SetUpSignal()
   #enteredAt = performance.now()

@@ -1,0 +1,141 @@
+// What an edge counts while it works: plain numbers, found by objects and words that exist anyway. A snapshot is made of
+// them when somebody asks.
+
+import type { Backend } from '../dial/backend.ts'
+import type { End } from '../end.ts'
+import type { ErrorCode } from '../errors.ts'
+import type { Phases } from '../tunnel/tunnel.ts'
+import { BUCKETS_SECONDS } from './metrics.ts'
+
+/** By service ('' if none was found) and a word of a closed list. */
+export type ByService<Word extends string> = Map<string, Map<Word, number>>
+
+export interface Counts {
+  /** By the address of the listener. */
+  readonly accepted: Map<string, number>
+  /** By service. */
+  readonly upgrades: Map<string, number>
+  readonly answered: ByService<string>
+  readonly refusals: ByService<ErrorCode>
+  readonly ends: ByService<End>
+  readonly traffic: Map<Backend, Traffic>
+  /** How often a backend, by its name, became unhealthy. */
+  readonly unhealthy: ByService<string>
+  /** By service. */
+  readonly handshakes: Map<string, Distribution>
+  readonly phases: Readonly<Record<keyof Phases, Distribution>>
+}
+
+export interface ServedBackend {
+  readonly service: string
+  readonly backend: Backend
+}
+
+/** Of one backend. */
+export interface Traffic {
+  readonly service: string
+  opened: number
+  readonly dials: Distribution
+  /** Of the tunnels that are over. */
+  readonly bytes: Bytes
+  /** The most that was shown, those of open tunnels included. */
+  readonly shown: Bytes
+}
+
+export interface Bytes {
+  clientToOrigin: number
+  originToClient: number
+}
+
+/** A histogram. */
+export interface Distribution {
+  readonly buckets: number[]
+  /** In seconds. */
+  sum: number
+}
+
+/** What is configured is there from the start, so that nobody's first one is missed. */
+export function createCounts(backends: readonly ServedBackend[]): Counts {
+  const counts: Counts = {
+    accepted: new Map(),
+    upgrades: new Map(),
+    answered: new Map(),
+    refusals: new Map(),
+    ends: new Map(),
+    traffic: new Map(),
+    unhealthy: new Map(),
+    handshakes: new Map(),
+    phases: {
+      accept: distribution(),
+      tls: distribution(),
+      head: distribution(),
+      gate: distribution(),
+      decide: distribution(),
+      dial: distribution(),
+      answer: distribution(),
+    },
+  }
+  for (const { service, backend } of backends) {
+    counts.upgrades.set(service, 0)
+    trafficOf(counts, service, backend)
+  }
+  return counts
+}
+
+export function count<Key>(counts: Map<Key, number>, key: Key): void {
+  counts.set(key, (counts.get(key) ?? 0) + 1)
+}
+
+export function countOf<Word extends string>(counts: ByService<Word>, service: string, word: Word): void {
+  count(
+    known(counts, service, () => new Map<Word, number>()),
+    word,
+  )
+}
+
+export function trafficOf({ traffic }: Counts, service: string, backend: Backend): Traffic {
+  return known(traffic, backend, () => ({
+    service,
+    opened: 0,
+    dials: distribution(),
+    bytes: { clientToOrigin: 0, originToClient: 0 },
+    shown: { clientToOrigin: 0, originToClient: 0 },
+  }))
+}
+
+/** `phases`: those of a tunnel that has just been opened. */
+export function countPhases(
+  counts: Counts,
+  service: string,
+  backend: Backend,
+  phases: Readonly<Phases>,
+): void {
+  let total = 0
+  for (const name in counts.phases) {
+    const phase = name as keyof Phases
+    const seconds = phases[phase] / 1e6
+    total += seconds
+    observe(counts.phases[phase], seconds)
+  }
+  observe(known(counts.handshakes, service, distribution), total)
+  observe(trafficOf(counts, service, backend).dials, phases.dial / 1e6)
+}
+
+function distribution(): Distribution {
+  return { buckets: new Array<number>(BUCKETS_SECONDS.length + 1).fill(0), sum: 0 }
+}
+
+function observe(distribution: Distribution, seconds: number): void {
+  let at = 0
+  while (at < BUCKETS_SECONDS.length && seconds > (BUCKETS_SECONDS[at] as number)) at += 1
+  distribution.buckets[at] = (distribution.buckets[at] ?? 0) + 1
+  distribution.sum += seconds
+}
+
+function known<Key, Value>(map: Map<Key, Value>, key: Key, make: () => Value): Value {
+  const found = map.get(key)
+  if (found !== undefined) return found
+  const made = make()
+  map.set(key, made)
+  return made
+}

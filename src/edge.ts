@@ -25,7 +25,7 @@ import type { EdgeEvents, Observer } from './observe/observer.ts'
 import { createObserver } from './observe/observer.ts'
 import type { WebhookOptions } from './observe/webhook.ts'
 import { createWebhook } from './observe/webhook.ts'
-import type { Operations } from './operations.ts'
+import type { GateReport, Operations } from './operations.ts'
 import { createOperations } from './operations.ts'
 import type { Service, ServiceOptions } from './service/service.ts'
 import { createService } from './service/service.ts'
@@ -82,6 +82,8 @@ export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   readonly engine: { readonly name: string; readonly reason: string }
   /** How the backends do, in the order of the config. */
   backends(): BackendStatus[]
+  /** What the gates have decided. */
+  gates(): readonly GateReport[]
   /** What this process has counted since it started, by service: for metrics. */
   usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**

@@ -60,7 +60,7 @@ function mayPass(bytes: Buffer): boolean {
   if (end === -1) return false
   const [start = '', ...lines] = text.slice(0, end).split('\r\n')
   if (
-    !/^GET +(?:[hw][\x21-\x7e\x80-\xff]+:\/\/[\x21-\x7e\x80-\xff]*|\/[\x21-\x7e\x80-\xff]*) HTTP\/1\.1$/i.test(
+    !/^GET +(?:[hw][\x21-\x7e\x80-\xff]+:\/\/[\x21-\x7e\x80-\xff]*|\/[\x21-\x7e\x80-\xff]*) +HTTP\/1\.1$/i.test(
       start,
     )
   )

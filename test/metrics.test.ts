@@ -141,9 +141,7 @@ t.test('a backend that fails: by kind, ejected, and healthy again', async (t) =>
   const started = await startTunnel(t, live, {
     service: {
       backends: [{ name: 'origin', address: live }, dead],
-      directors: [
-        { name: 'all', policy: 'fallback', backends: ['dead', 'origin'], ejection: { failures: 2 } },
-      ],
+      directors: [{ name: 'all', policy: 'fallback', backends: ['dead', 'origin'] }],
       routes: [{ handoff: 'all' }],
     },
   })

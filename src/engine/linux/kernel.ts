@@ -47,6 +47,9 @@ import type { ThreadData } from './thread.ts'
 /** More tunnels than any process has held yet. */
 const SLOTS_LIMIT = 512 * 1024
 
+/** What the relay's thread may take to end when the process exits, also if it has just been started. */
+const LEAVE_TIMEOUT_MS = 2_000
+
 const WHO = ['client', 'origin', 'operator', 'edge'] as const
 const ONE = new BigUint64Array([1n])
 
@@ -218,9 +221,11 @@ export class Kernel implements Watcher {
     )
   }
 
+  /** A thread that is taken down inside a call through koffi, or while it loads it, would abort the process. */
   #stop(): void {
     Atomics.store(this.tables.stopped, 0, 1)
     this.#wakeRelay()
+    if (this.isRunning) Atomics.wait(this.tables.left, 0, 0, LEAVE_TIMEOUT_MS)
   }
 
   #wakeRelay(): void {

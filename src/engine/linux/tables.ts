@@ -26,6 +26,8 @@ export interface Tables {
   readonly ended: SlotRing
   /** One word, 1: the thread ends. */
   readonly stopped: Int32Array
+  /** One word, 1 when it has ended; waited for with Atomics. */
+  readonly left: Int32Array
 }
 
 export const MODE_EPOLL = 0
@@ -43,6 +45,7 @@ export function createTables(slots: number): Tables {
     begun: createSlotRing(slots),
     ended: createSlotRing(slots),
     stopped: words(1),
+    left: words(1),
   }
 }
 

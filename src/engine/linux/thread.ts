@@ -25,6 +25,8 @@ let late: Order[] = []
 const relay = createRelay(calls, epoll, tables, { woken, ended })
 
 while (Atomics.load(tables.stopped, 0) === 0) relay.turn()
+Atomics.store(tables.left, 0, 1)
+Atomics.notify(tables.left, 0)
 
 function ended(slot: number): void {
   if (push(tables.ended, slot)) calls.write(endings, ONE, 8)

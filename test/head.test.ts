@@ -51,7 +51,7 @@ function wouldHandOff(bytes: Buffer): boolean {
 
 /**
  * An independent and stricter reading of RFC 9112 and RFC 6455, by lines and regular expressions and with nothing of the
- * product: what this refuses must never pass. (The product may refuse more; several spaces behind the method are as good as
+ * product: what this refuses must never pass. (The product may refuse more; several spaces between its words are as good as
  * one, RFC 9112 section 3.)
  */
 function mayPass(bytes: Buffer): boolean {

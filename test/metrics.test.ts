@@ -135,7 +135,7 @@ t.test('what a gate decides, and a spike while it lasts', async (t) => {
   t.equal(calm.value('headrace_spikes_total', { service: 'chat' }), 1)
 })
 
-t.test('a backend that fails: by kind, ejected, and healthy again', async (t) => {
+t.test('a backend that fails: by kind, and that it is unhealthy', async (t) => {
   const { address: live } = await startOrigin(t, { answer: echo })
   const dead = { name: 'dead', address: '127.0.0.1:1', ejection: { failures: 2 } }
   const started = await startTunnel(t, live, {
@@ -145,7 +145,7 @@ t.test('a backend that fails: by kind, ejected, and healthy again', async (t) =>
       routes: [{ handoff: 'all' }],
     },
   })
-  for (let at = 0; at < 3; at += 1) t.ok(await echoes(await openTunnel(t, started.address), 'hi'))
+  for (let at = 0; at < 3; at += 1) t.ok(await echoes(await openTunnel(t, started.address), 'twelve bytes'))
   const labels = { service: 'chat', backend: 'dead' }
   const seen = await scrape(started)
   t.equal(seen.value('headrace_backend_failures_total', { ...labels, code: 'dial-refused' }), 2)

@@ -17,6 +17,7 @@ import { createLedger } from './gate/ledger.ts'
 import { fieldsOf } from './head/head.ts'
 import type { Checks } from './health/checks.ts'
 import { createChecks } from './health/checks.ts'
+import { createActivity } from './observe/activity.ts'
 import type { ServedBackend } from './observe/counts.ts'
 import type { LogOptions } from './observe/lines.ts'
 import { createLines } from './observe/lines.ts'
@@ -117,9 +118,10 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   const webhook = options.webhook === undefined ? null : createWebhook(options.webhook, trouble)
   const usage = createUsage(options, trouble)
   const newId = idSource(worker?.name)
+  const activity = createActivity(worker?.name ?? 'main', newId(), tunnels)
   const served = servedBy(services)
   const metering = createMetering(served)
-  const observer = metering.observing(createObserver(lines, events, webhook))
+  const observer = metering.observing(activity.counting(createObserver(lines, events, webhook)))
   const { redis } = options
   const ledger = shared ?? createLedger({ redis, onCrossing: observer.spike, onTrouble: trouble })
   const checks = watchHealth(served, observer)
@@ -218,6 +220,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     refuse: way.refuse,
     metrics,
     usage: usage.report,
+    activity: activity.report,
   })
   const own = {
     listen: open,

@@ -31,6 +31,7 @@ export type { Decision } from './handoff/decision.ts'
 export { createWebsocketHandoff, handoff, respond, send } from './handoff/decision.ts'
 export type { Handler, HandlerContext } from './handoff/handler.ts'
 export type { HeaderView, RequestView } from './handoff/request-view.ts'
+export type { Account, Activity, Notable, NotableTunnel, RefusalRecord } from './observe/activity.ts'
 export type { HealthEvent } from './observe/lines.ts'
 export type { Labels, MetricName, MetricsSnapshot, Series } from './observe/metrics.ts'
 export { METRICS, mergeSnapshots } from './observe/metrics.ts'
@@ -51,7 +52,7 @@ export type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunn
 export type { Amounts } from './usage/amounts.ts'
 export type { ServiceUsage, UsageReport } from './usage/report.ts'
 
-/** `websockets`, `tunnels`, `find`, `end`, `services` and `backends` are what the admin API is made of. */
+/** `websockets`, `tunnels`, `find`, `end`, `services`, `backends` and `activity` are what the admin API is made of. */
 export interface Tunnel extends EventEmitter<EdgeEvents>, Operations {
   /**
    * Opens listeners, all or none; those of the options if none are given. Resolves with their addresses, ports that

@@ -4,6 +4,7 @@
 import { HeadraceError } from './errors.ts'
 import type { CountingLedger } from './gate/ledger.ts'
 import type { SpikeState } from './gate/seats.ts'
+import type { Activity } from './observe/activity.ts'
 import type { MetricsSnapshot } from './observe/metrics.ts'
 import type { Service } from './service/service.ts'
 import type { BackendStatus } from './service/status.ts'
@@ -38,6 +39,8 @@ export interface Operations {
    * directory it is that of all processes which share it. Throws argument-invalid.
    */
   usage(month?: string, service?: string): Promise<UsageReport>
+  /** What goes on, of each process: who asks again after a while knows the rates. */
+  activity(): Promise<readonly Activity[]>
 }
 
 export interface GateReport {
@@ -98,6 +101,7 @@ interface Parts {
   readonly refuse: (service: string) => void
   readonly metrics: () => Promise<MetricsSnapshot>
   readonly usage: Operations['usage']
+  readonly activity: () => Promise<Activity>
 }
 
 export function createOperations({
@@ -108,6 +112,7 @@ export function createOperations({
   refuse,
   metrics,
   usage,
+  activity,
 }: Parts): Operations {
   async function end(meant: { readonly id: string } | TunnelFilter, how: 'fin' | 'reset' = 'fin') {
     if (!('id' in meant)) return await registry.stop(how, matcher(meant))
@@ -149,6 +154,7 @@ export function createOperations({
       services.flatMap(({ gate, options: { id } }) =>
         gate === null ? [] : [{ service: id, counts: gate.counts, spike: ledger.spikes(id) }],
       ),
+    activity: async () => [await activity()],
   }
 }
 

@@ -158,7 +158,7 @@ function of({ id, client, service, backend, head }: RequestFacts) {
 }
 
 /** Without the query: it often holds tokens. */
-function pathOf({ target }: RequestHead): string {
+export function pathOf({ target }: RequestHead): string {
   const mark = target.indexOf('?')
   return mark === -1 ? target : target.slice(0, mark)
 }

@@ -71,6 +71,7 @@ function operationsOf({ ask }: Wire<PrimaryAnswers>): AdminOperations {
     usage: (month = monthOf(Date.now()), service) =>
       ask('usage', service === undefined ? [month] : [month, service], ANSWER_TIMEOUT_MS),
     metrics: () => ask('metrics', [], ANSWER_TIMEOUT_MS),
+    activity: () => ask('activity', [], ANSWER_TIMEOUT_MS),
     status: () => ask('status', [], ANSWER_TIMEOUT_MS),
   }
 }

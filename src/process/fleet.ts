@@ -96,6 +96,7 @@ export function createFleet(
       const states = services.flatMap((id) => spikes(id) ?? [])
       return mergeSnapshots([await totals.gather(), spikeSeries(states)])
     },
+    activity: async () => (await askAll('activity', [])).flat(),
   }
 }
 

@@ -55,6 +55,7 @@ const answers: WorkerAnswers = {
   gates: async () => (await edge).gates(),
   usage: async (...given) => await (await edge).usage(...given),
   metrics: async () => await (await edge).metrics(),
+  activity: async () => await (await edge).activity(),
 }
 
 const primary = wire<WorkerAnswers, HostAnswers>('the primary', process, answers)

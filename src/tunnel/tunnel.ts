@@ -41,6 +41,9 @@ export class Tunnel implements SpliceOwner {
   splicing: Splicing | null = null
   /** Where its usage is counted; -1 while it is not. */
   meterSlot = -1
+  /** What whoever watches has seen of its bytes. */
+  seenToOrigin = 0
+  seenToClient = 0
 
   constructor(facts: TunnelFacts, backend: Backend, settle: (tunnel: Tunnel, end: SpliceEnd) => void) {
     this.facts = facts

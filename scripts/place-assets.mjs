@@ -1,4 +1,4 @@
-// Puts what tsc does not make beside the compiled code: llhttp's WebAssembly, the demo page, the config's JSON Schema.
+// Puts what tsc does not make beside the compiled code: llhttp's WebAssembly, the pages, the config's JSON Schema.
 // usage: node scripts/place-assets.mjs FOLDER      (dist, or build/src for the tests)
 //
 // llhttp comes from undici's published build: npm's own `llhttp` (1.0.1, 2018) is a grammar without the fixes against
@@ -28,6 +28,8 @@ writeFileSync(join(folder, 'head', 'llhttp.wasm'), wasm)
 
 mkdirSync(join(folder, 'cli'), { recursive: true })
 copyFileSync('src/cli/demo.html', join(folder, 'cli', 'demo.html'))
+mkdirSync(join(folder, 'admin'), { recursive: true })
+copyFileSync('src/admin/page.html', join(folder, 'admin', 'page.html'))
 
 const { jsonSchema } = await import(pathToFileURL(join(folder, 'config', 'schema.js')).href)
 writeFileSync(join(folder, 'headrace.schema.json'), `${JSON.stringify(jsonSchema(), null, 2)}\n`)

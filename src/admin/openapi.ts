@@ -53,9 +53,9 @@ function operation({ path, role, summary, query, body, answers, dialect }: Route
     required: true,
     schema: { type: 'string' },
   }))
-  const responses = Object.entries(answers).map(([status, { what, schema }]) => [
+  const responses = Object.entries(answers).map(([status, { what, schema, type }]) => [
     status,
-    { description: what, ...(schema === null ? {} : { content: contentOf(schema) }) },
+    { description: what, ...(schema === null ? {} : { content: contentOf(schema, type) }) },
   ])
   const fault = { description: 'A fault', content: { [dialect.type]: { schema: schemaOf(dialect.schema) } } }
   return {
@@ -79,8 +79,9 @@ function queryParameters(query: z.ZodType): object[] {
   }))
 }
 
-function contentOf(schema: z.ZodType): object {
-  return { [schema instanceof z.ZodString ? 'text/plain' : 'application/json']: { schema: schemaOf(schema) } }
+function contentOf(schema: z.ZodType, type?: string): object {
+  const usual = schema instanceof z.ZodString ? 'text/plain' : 'application/json'
+  return { [type ?? usual]: { schema: schemaOf(schema) } }
 }
 
 interface JsonSchema {

@@ -1,8 +1,10 @@
 // A route: one entry of the table, with all that is to be known of it, so that what is served and what is documented are
 // the same. A handler gets what was checked and answers with a Reply, or with a Fault.
 
+import type { ServerResponse } from 'node:http'
 import type { z } from 'zod'
 import type { Operations, ProgramStatus } from '../operations.ts'
+import type { Live } from './live.ts'
 import type { Role } from './roles.ts'
 
 /** What the API is made of: all workers together. */
@@ -12,8 +14,22 @@ export type Method = 'GET' | 'PUT' | 'PATCH' | 'DELETE'
 
 export type Reply =
   | { readonly status: number; readonly json: unknown }
-  | { readonly status: number; readonly text: string; readonly type: string }
+  | {
+      readonly status: number
+      readonly text: string
+      readonly type: string
+      readonly fields?: Readonly<Record<string, string>>
+    }
+  | Streamed
   | { readonly status: 204 }
+
+/** An answer that goes on until a side ends it. */
+export interface Streamed {
+  readonly status: 200
+  readonly type: string
+  /** Owns the response from now on. `mayStay`: whether the caller still has what the route needs. */
+  stream(response: ServerResponse, mayStay: () => boolean): void
+}
 
 /** What went wrong, for whoever asked. Each dialect has its own way to say it. */
 export interface Fault {
@@ -33,6 +49,7 @@ export interface Dialect {
 
 export interface Call<Query, Body> {
   readonly operations: AdminOperations
+  readonly live: Live
   readonly params: Readonly<Record<string, string>>
   readonly query: Query
   readonly body: Body
@@ -40,6 +57,13 @@ export interface Call<Query, Body> {
   readonly accept: string
   /** Writes who has changed what. */
   changed(what: string, of: string, before: unknown, after: unknown, ended: number): void
+}
+
+interface Answered {
+  readonly what: string
+  readonly schema: z.ZodType | null
+  /** Default: JSON, or plain text if the schema is a string's. */
+  readonly type?: string
 }
 
 interface Described {
@@ -51,7 +75,7 @@ interface Described {
   readonly dialect: Dialect
   readonly summary: string
   /** What is answered, but for faults. */
-  readonly answers: Readonly<Record<number, { readonly what: string; readonly schema: z.ZodType | null }>>
+  readonly answers: Readonly<Record<number, Answered>>
 }
 
 interface Typed<Query, Body> extends Described {

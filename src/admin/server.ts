@@ -11,6 +11,7 @@
 //   GET    /metrics                                           metrics.ts
 //   GET    /usage                                             usage.ts
 //   GET    /openapi.json                                      openapi.ts
+//   GET    /, /events                                         page.ts
 //
 // A request passes: is it from here, which route, who asks and with which role, what is asked. A route is one entry.
 
@@ -28,10 +29,12 @@ import { readBody } from './body.ts'
 import { cloudflareRoutes } from './cloudflare.ts'
 import { fastlyRoutes } from './fastly.ts'
 import { healthRoutes } from './health.ts'
+import { createLive } from './live.ts'
 import { metricsRoute } from './metrics.ts'
 import { openapiRoute } from './openapi.ts'
+import { pageRoutes } from './page.ts'
 import { faultOf, problem } from './problem.ts'
-import type { AdminOperations, Dialect, Fault, Params, Reply, Route } from './route.ts'
+import type { AdminOperations, Dialect, Fault, Params, Reply, Route, Streamed } from './route.ts'
 import { paramsOf } from './route.ts'
 import { serviceRoutes } from './services.ts'
 import { openTokens } from './tokens.ts'
@@ -62,6 +65,7 @@ export const ROUTES: readonly Route[] = [
   ...cloudflareRoutes,
   metricsRoute,
   usageRoute,
+  ...pageRoutes,
   openapiRoute(() => ROUTES),
 ]
 
@@ -70,7 +74,8 @@ const LIMITS = { maxHeaderSize: 16_384, headersTimeout: 10_000, requestTimeout: 
 const MAX_CONNECTIONS = 256
 
 export function createAdmin(operations: AdminOperations, lines: ProgramLines): Admin {
-  const closing: (() => void)[] = []
+  const live = createLive(operations)
+  const closing: (() => void)[] = [live.close]
 
   function serving(door: Door): RequestListener {
     return (request, response) => {
@@ -92,7 +97,9 @@ export function createAdmin(operations: AdminOperations, lines: ProgramLines): A
       const { remoteAddress = '' } = request.socket
       lines.denied(outcome.status, request.method ?? '', path, remoteAddress, outcome.detail)
     }
-    send(response, dialect, outcome)
+    if ('stream' in outcome) {
+      stream(request, response, outcome, () => 'route' in routed && mayStill(request, door, routed.route))
+    } else send(response, dialect, outcome)
   }
 
   async function run(
@@ -108,7 +115,7 @@ export function createAdmin(operations: AdminOperations, lines: ProgramLines): A
       if ('detail' in body) return body
       const query = Object.fromEntries(new URLSearchParams(search))
       const { accept = '' } = request.headers
-      const given = { operations, params, query, body: body.value, accept }
+      const given = { operations, live, params, query, body: body.value, accept }
       return await route.run({ ...given, changed: changedBy(caller) })
     } catch (error) {
       return faultOf(error)
@@ -187,20 +194,42 @@ function routeOf(method: string, path: string): Routed | Fault {
   return { status: 405, detail: `${method} is not for ${path}: ${allowed}`, fields: { Allow: allowed } }
 }
 
-function send(response: ServerResponse, dialect: Dialect, outcome: Reply | Fault): void {
-  const common = { 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff' }
-  if (outcome.status === 204) return void response.writeHead(204, common).end()
+const COMMON = { 'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff' }
+
+/** A token may be revoked while an answer goes on. */
+function mayStill(request: IncomingMessage, door: Door, { role }: Route): boolean {
+  try {
+    return !('detail' in callerOf(request, door, role))
+  } catch {
+    return false
+  }
+}
+
+function stream(
+  { method }: IncomingMessage,
+  response: ServerResponse,
+  outcome: Streamed,
+  mayStay: () => boolean,
+): void {
+  response.writeHead(outcome.status, { ...COMMON, 'Content-Type': outcome.type })
+  if (method === 'HEAD') return void response.end()
+  response.flushHeaders()
+  outcome.stream(response, mayStay)
+}
+
+function send(response: ServerResponse, dialect: Dialect, outcome: Exclude<Reply, Streamed> | Fault): void {
+  if (outcome.status === 204) return void response.writeHead(204, COMMON).end()
   const [type, text, fields] = contentOf(dialect, outcome)
   const length = Buffer.byteLength(text)
-  response.writeHead(outcome.status, { ...common, ...fields, 'Content-Type': type, 'Content-Length': length })
+  response.writeHead(outcome.status, { ...COMMON, ...fields, 'Content-Type': type, 'Content-Length': length })
   response.end(text)
 }
 
 function contentOf(
   dialect: Dialect,
-  outcome: Reply | Fault,
+  outcome: Exclude<Reply, Streamed> | Fault,
 ): [type: string, text: string, fields?: Fault['fields']] {
   if ('detail' in outcome) return [dialect.type, JSON.stringify(dialect.write(outcome)), outcome.fields ?? {}]
   if ('json' in outcome) return ['application/json', JSON.stringify(outcome.json)]
-  return 'text' in outcome ? [outcome.type, outcome.text] : ['text/plain', '']
+  return 'text' in outcome ? [outcome.type, outcome.text, outcome.fields] : ['text/plain', '']
 }

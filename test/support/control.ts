@@ -45,7 +45,11 @@ export async function ask(address: string, path: string, asking: Asking = {}): P
         response.on('data', (chunk) => {
           received += chunk
         })
+        // One that does not end is asked for its beginning.
+        if (response.headers['content-type'] === 'text/event-stream')
+          response.once('data', () => response.emit('end'))
         response.on('end', () => {
+          asked.destroy()
           const { statusCode = 0, headers: fields } = response
           const isJson = /json/.test(fields['content-type'] ?? '')
           resolve({

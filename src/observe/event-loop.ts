@@ -14,8 +14,8 @@ export interface EventLoop {
   close(): void
 }
 
-/** How often it is looked at, in ms: the cost is fifty short wake-ups a second. */
-const RESOLUTION_MS = 20
+/** How often it is looked at, in ms: the cost is ten short wake-ups a second. */
+const RESOLUTION_MS = 100
 /** What is older is forgotten at the next reading: so several readers see the same peak. */
 const WINDOW_MS = 15_000
 

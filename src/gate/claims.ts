@@ -15,7 +15,7 @@ export interface RateClaim {
 export interface SeatClaim {
   readonly rule: string
   readonly key: string
-  /** How many there are; null: any number. */
+  /** How many there are; null for no limit. */
   readonly limit: number | null
   /** How many are expected; above it somebody is told, and nobody is refused. */
   readonly expected: number | null

@@ -9,7 +9,7 @@ import { pathPattern, valuePattern } from '../pattern.ts'
 
 export interface RuleOptions {
   readonly name: string
-  /** Addresses and CIDR blocks of clients; undefined: any client. */
+  /** Addresses and CIDR blocks of clients; undefined for any client. */
   readonly from: readonly string[] | undefined
   /** Fields and what one of their values must look like, with stars; true: it is there; false: it isn't. */
   readonly headers: Readonly<Record<string, string | boolean>>

@@ -16,7 +16,7 @@ import { compileRate } from './rates.ts'
 
 export interface GateOptions {
   readonly rules: readonly RuleOptions[]
-  /** Allowed values of Origin; undefined: any. */
+  /** Allowed values of Origin; undefined for any value. */
   readonly origins: readonly string[] | undefined
   /** Whether a request without Origin, which no browser sends, is refused. */
   readonly requireOrigin: boolean

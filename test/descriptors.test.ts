@@ -8,7 +8,6 @@ import t, { type Test } from 'tap'
 import type { Client } from '../src/accept/client.ts'
 import type { Arrival, ListenerOptions } from '../src/accept/listener.ts'
 import { listen } from '../src/accept/listener.ts'
-import type { BackendOptions } from '../src/dial/backend.ts'
 import { createBackend } from '../src/dial/backend.ts'
 import { dial } from '../src/dial/connect.ts'
 import type { HeadraceError } from '../src/errors.ts'
@@ -29,6 +28,7 @@ import { loop } from '../src/linux/loop.ts'
 import { descriptorTransport } from '../src/transport/descriptor.ts'
 import type { Reader, Transport } from '../src/transport/transport.ts'
 import { optionsOf } from './support/accepting.ts'
+import { backendOptions } from './support/backend.ts'
 import { selfSigned } from './support/certificates.ts'
 import { Peer } from './support/peer.ts'
 
@@ -306,23 +306,11 @@ t.test('a dialled descriptor has the options of its backend', { skip }, async (t
   const server = createServer((socket) => socket.on('error', () => {})).listen(0, '127.0.0.1')
   t.teardown(() => server.close())
   await once(server, 'listening')
-  const options: BackendOptions = {
-    name: 'origin',
+  const options = backendOptions({
     address: { host: '127.0.0.1', port: (server.address() as AddressInfo).port },
-    tls: false,
-    overrideHost: undefined,
-    certHostname: undefined,
-    sniHostname: undefined,
-    connectTimeoutMs: 1_000,
-    firstByteTimeoutMs: 1_000,
-    maxConnections: undefined,
     ...TCP_OPTIONS,
     localAddress: ['127.0.0.7'],
-    clientCertificate: undefined,
-    allowLinkLocal: false,
-    check: undefined,
-    ejection: undefined,
-  }
+  })
   const accepted = once(server, 'connection') as Promise<[Socket]>
   const { transport } = await dial(createBackend(options), new AbortController().signal, { loop: loop() })
   t.teardown(() => transport.destroy())

@@ -12,6 +12,7 @@ import { dial as dialBy } from '../src/dial/connect.ts'
 import type { Lookup } from '../src/dial/resolve.ts'
 import { HeadraceError } from '../src/errors.ts'
 import { loop as descriptorLoop } from '../src/linux/loop.ts'
+import { backendOptions } from './support/backend.ts'
 import { blackHole } from './support/black-hole.ts'
 import { createAuthority, type Pem, selfSigned, testAuthority } from './support/certificates.ts'
 import { startOrigin } from './support/origin.ts'
@@ -22,27 +23,8 @@ const DAY_MS = 86_400_000
 function backendTo(address: string, options: Partial<BackendOptions> = {}): Backend {
   // `HOST:PORT`; a host with colons is taken as it is.
   const at = address.lastIndexOf(':')
-  return createBackend({
-    name: 'origin',
-    address: { host: address.slice(0, at), port: Number(address.slice(at + 1)) },
-    tls: false,
-    overrideHost: undefined,
-    certHostname: undefined,
-    sniHostname: undefined,
-    connectTimeoutMs: 1_000,
-    firstByteTimeoutMs: 1_000,
-    maxConnections: undefined,
-    keepaliveMs: 60_000,
-    keepaliveIntervalMs: undefined,
-    keepaliveProbes: undefined,
-    userTimeoutMs: undefined,
-    localAddress: [],
-    clientCertificate: undefined,
-    allowLinkLocal: false,
-    check: undefined,
-    ejection: undefined,
-    ...options,
-  })
+  const place = { host: address.slice(0, at), port: Number(address.slice(at + 1)) }
+  return createBackend(backendOptions({ address: place, ...options }))
 }
 
 /** A resolver that gives these addresses for every name. */

@@ -14,6 +14,7 @@ import { Health } from '../src/dial/health.ts'
 import type { ErrorCode } from '../src/errors.ts'
 import { HeadraceError } from '../src/errors.ts'
 import { checkBackend } from '../src/health/check.ts'
+import { backendOptions } from './support/backend.ts'
 import { blackHole } from './support/black-hole.ts'
 import { selfSigned, testAuthority } from './support/certificates.ts'
 import { startOrigin } from './support/origin.ts'
@@ -33,27 +34,7 @@ const CHECK: CheckOptions = {
 const REFUSED = new HeadraceError('dial-refused', 'ECONNREFUSED 127.0.0.1:1')
 
 function backend(name: string, options: Partial<BackendOptions> = {}): Backend {
-  return createBackend({
-    name,
-    address: { host: '127.0.0.1', port: 1 },
-    tls: false,
-    overrideHost: undefined,
-    certHostname: undefined,
-    sniHostname: undefined,
-    connectTimeoutMs: 1_000,
-    firstByteTimeoutMs: 1_000,
-    maxConnections: undefined,
-    keepaliveMs: 60_000,
-    keepaliveIntervalMs: undefined,
-    keepaliveProbes: undefined,
-    userTimeoutMs: undefined,
-    localAddress: [],
-    clientCertificate: undefined,
-    allowLinkLocal: false,
-    check: undefined,
-    ejection: EJECTION,
-    ...options,
-  })
+  return createBackend(backendOptions({ name, ejection: EJECTION, ...options }))
 }
 
 /** `members`: names, or names with weights; `pool` are the backends by name. */

@@ -25,6 +25,7 @@ import type { RequestHead } from '../src/head/head.ts'
 import { fieldsOf } from '../src/head/head.ts'
 import { createWebhook } from '../src/observe/webhook.ts'
 import { valuePattern } from '../src/pattern.ts'
+import { hostLedger } from '../src/process/shared-ledger.ts'
 import { freePort, reasonToSkipRedis, startRedis, undisturbed } from './support/redis.ts'
 
 function head(fields: Readonly<Record<string, string>> = {}, target = '/chat'): RequestHead {
@@ -673,3 +674,43 @@ t.test('a webhook that hangs holds a bounded number of messages, and none when i
   t.equal(calls, 1, 'the first was on its way, and nothing came behind it')
   t.equal(troubles.length, 2)
 })
+
+t.test(
+  'the ledger of all workers: what a worker that died held, or was about to get, is free again',
+  async (t) => {
+    const ledger = hostLedger(
+      () => {},
+      (what) => t.fail(what.message),
+    )
+    const seat: SeatClaim = {
+      rule: 'maxConnections',
+      key: 'chat',
+      limit: 2,
+      expected: 1,
+      code: 'service-full',
+    }
+    const rate = { rule: 'all', key: '', limit: 100, windowMs: 60_000 }
+    const take = async (worker: string, id: string, rates: Claims['rates'] = []) =>
+      (
+        (await ledger.ask(worker, {
+          kind: 'take',
+          claims: { id, service: 'chat', rates, seats: [seat] },
+        })) as Verdict
+      ).isGranted
+    const open = () => ledger.spikes('chat')?.connections
+
+    t.same([await take('one', 'a'), await take('two', 'b'), await take('two', 'c')], [true, true, false])
+    ledger.release('one')
+    t.equal(open(), 1)
+    t.equal(await take('two', 'c'), true, 'the seat of the dead one')
+    ledger.ask('two', { kind: 'give', id: 'b' })
+    ledger.ask('two', { kind: 'give', id: 'b' })
+    t.equal(open(), 1, 'given back once')
+    const asking = take('three', 'd', [rate])
+    ledger.release('three')
+    await asking
+    t.equal(open(), 1, 'it died while its rates were asked')
+    ledger.release('two')
+    t.equal(open(), 0)
+  },
+)

@@ -11,7 +11,7 @@ import { createWay } from './connection.ts'
 import { addressText } from './dial/backend.ts'
 import type { EngineChoice } from './engine/choose.ts'
 import { chooseEngine } from './engine/choose.ts'
-import type { HeadraceError } from './errors.ts'
+import { HeadraceError } from './errors.ts'
 import type { CountingLedger } from './gate/ledger.ts'
 import { createLedger } from './gate/ledger.ts'
 import { fieldsOf } from './head/head.ts'
@@ -67,8 +67,8 @@ export interface WorkerIdentity {
 export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   /**
    * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included, and with what
-   * closes these alone. The checks of backends begin with it. Throws listen-failed or config-invalid; state-locked or
-   * state-failed if usage can't be kept.
+   * closes these alone. The checks of backends begin with it. Throws listen-failed or config-invalid; engine-unavailable
+   * if the engine's thread can't start; state-locked or state-failed if usage can't be kept.
    */
   listen(listeners: readonly ListenerOptions[]): Promise<Opened>
   /**
@@ -152,6 +152,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
 
   async function open(wanted: readonly ListenerOptions[]): Promise<Opened> {
     await Promise.all([usage.open(), ledger.ready(), ...services.map(({ handler }) => handler)])
+    await engine.ready.catch(engineFailed)
     const results = await Promise.allSettled(wanted.map((one) => listen(one, serve, trouble, loop)))
     const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
     const failed = results.find((result) => result.status === 'rejected')
@@ -232,6 +233,14 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   return Object.defineProperty(Object.assign(events, operations, own), 'size', {
     get: () => tunnels.size,
   }) as unknown as Edge
+}
+
+function engineFailed(error: unknown): never {
+  throw new HeadraceError(
+    'engine-unavailable',
+    `its thread did not start: ${(error as Error).message}`,
+    error,
+  )
 }
 
 /** Tells of what becomes of the backends' health, and resolves with what checks it. */

@@ -18,6 +18,8 @@ export type EngineName = 'stream' | 'epoll' | 'sockmap'
 
 export interface Engine {
   readonly name: EngineName
+  /** Resolves when it can be given tunnels; rejects with an Error that says in words why it never can. */
+  readonly ready: Promise<void>
   /**
    * Takes over both transports and closes them in the end. The early bytes of each side are delivered first, in order.
    * `owner.spliceEnded` is called exactly once, never inside this call.

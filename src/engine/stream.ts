@@ -8,6 +8,7 @@ import { howOf, STOP_TIMEOUT_MS } from './engine.ts'
 
 export const streamEngine: Engine = {
   name: 'stream',
+  ready: Promise.resolve(),
   splice(client, origin, early, owner) {
     return new StreamSplicing(client, origin, early, owner)
   },

@@ -134,10 +134,6 @@ export async function starved(door: Door, pem: Pem): Promise<void> {
   }
   const old = await arrive()
   await old.first
-  // The relay thread has loaded what it needs when it has moved a byte.
-  const echoed = once(old.socket, 'data')
-  old.socket.write('ready')
-  await echoed
   const trouble = once(tunnel, 'trouble') as Promise<[TroubleEvent]>
   const hoard: number[] = []
   const fill = () => {

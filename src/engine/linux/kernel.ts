@@ -2,6 +2,7 @@
 // their ends. One relay for a process, started with its first engine and kept until the process ends: this module's only
 // state.
 
+import { once } from 'node:events'
 import { setTimeout } from 'node:timers'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import type { Libc } from '../../linux/libc.ts'
@@ -68,6 +69,8 @@ export class Kernel implements Watcher {
   #size = 0
   /** Bytes that the kernel has moved from a side; null without sockmap. */
   #redirected: ((side: number) => number) | null = null
+  /** Resolves when the relay's thread has loaded what it needs, while there were descriptors; rejects if it can't. */
+  readonly started: Promise<void>
   /** False from when the relay's thread has failed on: then nothing more is given to it. */
   isRunning = true
 
@@ -84,6 +87,9 @@ export class Kernel implements Watcher {
     this.#orders = new MessageChannel()
     this.#orders.port1.unref()
     this.#worker = this.#startThread()
+    this.started = this.#loaded()
+    // Whoever waits for it is told; nobody has to.
+    this.started.catch(() => {})
   }
 
   #startThread(): Worker {
@@ -103,11 +109,16 @@ export class Kernel implements Watcher {
       // What it makes is short-lived and small; a large nursery would only be memory.
       resourceLimits: { maxYoungGenerationSizeMb: 1 },
     })
-    worker.unref()
     worker.on('error', (error) => this.#fail(error))
     // A thread that sleeps in a system call would keep the process from its exit.
     process.once('exit', () => this.#stop())
     return worker
+  }
+
+  /** Until then it keeps the process alive: whoever waits for it wants to go on. */
+  async #loaded(): Promise<void> {
+    await once(this.#worker, 'message')
+    if (this.#size === 0) this.#worker.unref()
   }
 
   /**

@@ -29,6 +29,7 @@ export function createSockmapEngine(): Engine {
 function engineOf(relay: Kernel, name: 'epoll' | 'sockmap'): Engine {
   return {
     name,
+    ready: relay.started,
     splice(client, origin, early, owner) {
       const carriesOn = client.isDetachable && origin.isDetachable && relay.hasRoom
       const ofClient = carriesOn ? client.detach() : null

@@ -1,7 +1,7 @@
 // The relay's thread: it does nothing but relay, until the process ends.
 
 import type { MessagePort } from 'node:worker_threads'
-import { receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { libc } from '../../linux/libc.ts'
 import type { Order } from './orders.ts'
 import { createRelay } from './relay.ts'
@@ -24,6 +24,8 @@ const calls = libc()
 let late: Order[] = []
 const relay = createRelay(calls, epoll, tables, { woken, ended })
 
+// All of its files are loaded: from here on it needs no descriptor of its own.
+parentPort?.postMessage('ready')
 while (Atomics.load(tables.stopped, 0) === 0) relay.turn()
 Atomics.store(tables.left, 0, 1)
 Atomics.notify(tables.left, 0)

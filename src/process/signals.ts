@@ -1,18 +1,30 @@
-// Signals that ask a program to stop.
+// Signals that ask a program to stop. Whether anybody listens is this module's only state.
 
 import { constants } from 'node:os'
 
-/** Resolves with the next one. */
+const waiting: (() => void)[] = []
+let unheard = 0
+let isListening = false
+
+/**
+ * Resolves with the next one. From the first call on each is heard, also those that come together: node would drop what is
+ * pending while nobody listens for a moment.
+ */
 export function signal(): Promise<void> {
-  return new Promise((resolve) => {
-    const heard = () => {
-      process.off('SIGTERM', heard)
-      process.off('SIGINT', heard)
-      resolve()
-    }
+  if (!isListening) {
+    isListening = true
     process.on('SIGTERM', heard)
     process.on('SIGINT', heard)
-  })
+  }
+  if (unheard === 0) return new Promise((resolve) => void waiting.push(resolve))
+  unheard -= 1
+  return Promise.resolve()
+}
+
+function heard(): void {
+  const next = waiting.shift()
+  if (next === undefined) unheard += 1
+  else next()
 }
 
 /** Until what is returned is called, they do nothing. */

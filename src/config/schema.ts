@@ -138,7 +138,9 @@ const backend = section({
   sniHostname: hostName.optional().describe('The name asked for by SNI; the same default'),
   connectTimeout: duration().optional().describe('DNS, TCP and TLS together; default 1s'),
   firstByteTimeout: duration().optional().describe("To the end of the answer's head; default 15s"),
-  maxConnections: count(1).optional().describe('More are refused with 503; default: none'),
+  maxConnections: count(1)
+    .optional()
+    .describe('Of all workers together; more are refused with 503; default: none'),
   ...tcpOptions,
   localAddress: oneOrSeveral(
     ipAddress,

@@ -14,14 +14,10 @@ import { newFolder, openTunnel, startFleet } from './support/control.ts'
 import { readExposition } from './support/exposition.ts'
 import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
 import { connectTo } from './support/peer.ts'
+import { skipWithout } from './support/tools.ts'
 
 const PROMTOOL = 'promtool'
-
-/** Missing, it is skipped by name; but in CI it must not be missing. */
-const skip =
-  spawnSync(PROMTOOL, ['--version']).status === 0 || process.env.CI
-    ? false
-    : `${PROMTOOL} is missing: scripts/install-peers installs it`
+const skip = skipWithout(PROMTOOL)
 
 const ALERTS = new URL('../../docs/prometheus/alerts.yaml', import.meta.url).pathname
 const DASHBOARD = new URL('../../docs/grafana/headrace.json', import.meta.url).pathname

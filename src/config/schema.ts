@@ -19,6 +19,7 @@ import {
   ipAddress,
   list,
   listenAddress,
+  listenerAddress,
   method,
   off,
   oneOf,
@@ -73,7 +74,9 @@ const tcpOptions = {
 }
 
 const listener = section({
-  address: listenAddress.describe('Where to accept: host:port, :port, [v6]:port, unix:/path'),
+  address: listenerAddress.describe(
+    'Where to accept: host:port, :port, [v6]:port, unix:/path, or systemd:NAME, a socket that systemd passes',
+  ),
   tls: oneOrSeveral(
     tlsPair,
     'pair { certificate, key }',

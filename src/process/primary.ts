@@ -5,6 +5,8 @@
 //   primary ── IPC ───┼── worker-1 ── edge ── its listening sockets
 //   switch, ledgers   └── control  ── admin API: control.sock, admin.address
 
+import type { Given } from '../accept/given.ts'
+import { givenSockets } from '../accept/given.ts'
 import type { Inherited } from '../accept/inherited.ts'
 import { openInherited } from '../accept/inherited.ts'
 import type { LoadedConfig } from '../config/load.ts'
@@ -16,13 +18,18 @@ import { createProgramLines } from '../observe/program-lines.ts'
 import { createSwitches, switchFileIn } from '../service/switch.ts'
 import { monthOf } from '../usage/minutes.ts'
 import { readUsage } from '../usage/usage.ts'
+import { activatedSockets } from './activation.ts'
 import type { ChildWatch } from './child.ts'
 import { startChild } from './child.ts'
 import { createFleet } from './fleet.ts'
 import { createHosts } from './hosts.ts'
+import { createNotify } from './notify.ts'
+import { reapOrphans } from './orphans.ts'
 import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import { hostLedger, LEDGER } from './shared-ledger.ts'
-import { signal } from './signals.ts'
+import { exitOnSignals, signal } from './signals.ts'
+import type { Watchdog } from './watchdog.ts'
+import { startWatchdog } from './watchdog.ts'
 import type { Worker } from './workers.ts'
 import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
 
@@ -39,10 +46,13 @@ export interface Started {
 
 /**
  * Resolves once all workers accept, with the addresses, and with what resolves when everything has stopped after a signal.
- * Rejects with listen-failed, config-invalid, engine-unavailable or state-failed.
+ * Rejects with listen-failed, activation-failed, config-invalid, engine-unavailable or state-failed.
  */
 export async function startPrimary(config: LoadedConfig): Promise<Started> {
+  const begun = exitOnSignals()
   const lines = createProgramLines(config.edge.log.level)
+  const notify = createNotify(process.env, process.pid, lines.trouble)
+  const given = givenSockets(activatedSockets(process.env, process.pid))
   const { stateDirectory, services } = config.edge
   const file = stateDirectory === undefined ? null : switchFileIn(stateDirectory)
   const switches = createSwitches({ services, file })
@@ -50,7 +60,7 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   const watch = watchOf(lines)
   const text = { file: config.file, text: config.text }
 
-  const sockets = await openAll(config)
+  const sockets = await openAll(config, given)
   const parts = { config: text, sockets, switches, hosts: createHosts({ [LEDGER]: ledger }), watch, lines }
   const workers = startWorkers(config.workers, parts)
   let isDraining = false
@@ -64,6 +74,8 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
     }),
   }
   const control = startControl(text, answers, watch)
+  reapOrphans((pid) => [...workers, control].some((child) => child.pid === pid))
+  let watchdog: Watchdog | null = null
 
   /** The webhook is in the network, where the primary is not. */
   function spike(crossing: Crossing): void {
@@ -73,6 +85,7 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
 
   /** Nothing is left behind: also not of a start that has failed. */
   async function endAll(): Promise<void> {
+    watchdog?.stop()
     for (const { close } of sockets) close()
     await Promise.all(workers.map((worker) => worker.stop(EXIT_TIMEOUT_MS)))
     // Until here it has told whoever asked that this program is not ready.
@@ -81,8 +94,10 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
 
   async function run(): Promise<void> {
     const { drainTimeoutMs } = config.edge
+    begun()
     await signal()
     isDraining = true
+    notify.stopping(drainTimeoutMs + END_TIMEOUT_MS + 2 * EXIT_TIMEOUT_MS)
     for (const { close } of sockets) close()
     lines.draining(drainTimeoutMs)
     await Promise.race([closeAll(workers, drainTimeoutMs), signal().then(() => closeAll(workers, 0))])
@@ -95,6 +110,8 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
     const { address } = await control.started
     // Behind whatever the program says of the addresses.
     setImmediate(() => {
+      notify.ready()
+      watchdog = startWatchdog(workers, notify, () => isDraining, lines.trouble)
       if (first !== undefined) lines.engine(first.engine.name, first.engine.reason, workers.length)
       if (address !== null) lines.admin(address)
     })
@@ -117,9 +134,12 @@ function startControl(text: ConfigText, answers: PrimaryAnswers, watch: ChildWat
   })
 }
 
-/** All or none. */
-async function openAll({ listeners, workers }: LoadedConfig): Promise<Inherited[]> {
-  const results = await Promise.allSettled(listeners.map(({ address }) => openInherited(address, workers)))
+/** All or none. Those that the service manager has opened come first: of one that is not wanted it says so, not that it is taken. */
+async function openAll({ listeners, workers }: LoadedConfig, given: Given): Promise<Inherited[]> {
+  const taken = await Promise.all(listeners.map(({ address }) => given.take(address, workers)))
+  given.allTaken()
+  const opening = listeners.map(({ address }, at) => taken[at] ?? openInherited(address, workers))
+  const results = await Promise.allSettled(opening)
   const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
   const failed = results.find((result) => result.status === 'rejected')
   if (failed === undefined) return opened

@@ -4,7 +4,6 @@
 import { readFileSync } from 'node:fs'
 import type { Test } from 'tap'
 import t from 'tap'
-import { parse } from 'yaml'
 import { METRICS, mergeSnapshots, renderMetrics } from '../src/index.ts'
 import type { MetricName, MetricsSnapshot } from '../src/observe/metrics.ts'
 import { createTotals } from '../src/process/totals.ts'
@@ -413,73 +412,4 @@ t.test('of several processes: sums, the earliest, the latest', async (t) => {
     headrace_certificate_expiry_timestamp_seconds: [{ labels, value: 1 }],
     headrace_draining: [{ labels: {}, value: 1 }],
   })
-})
-
-/** The metrics in an expression, as Prometheus has them, and the labels that it asks of them. */
-function namesIn(expression: string): string[] {
-  return [...expression.matchAll(/\bheadrace_[a-z_]+/g)].map(([name]) =>
-    name.replace(/_(bucket|sum|count)$/, ''),
-  )
-}
-
-function labelsIn(expression: string): string[] {
-  const matched = [...expression.matchAll(/\{([^}]*)\}/g)].flatMap(([, inside = '']) =>
-    [...inside.matchAll(/([a-z_]+)\s*(?:=~|!~|!=|=)/g)].map(([, label = '']) => label),
-  )
-  const grouped = [...expression.matchAll(/\b(?:by|on|ignoring|without)\s*\(([^)]*)\)/g)].flatMap(
-    ([, inside = '']) => inside.split(',').map((label) => label.trim()),
-  )
-  return [...matched, ...grouped].filter((label) => label !== '' && label !== 'le')
-}
-
-function checkExpression(t: Test, expression: string): void {
-  const names = namesIn(expression)
-  t.ok(names.length > 0, expression)
-  const labels = new Set<string>(['job', 'instance'])
-  for (const name of names) {
-    t.ok(Object.hasOwn(METRICS, name), `${name} in ${expression}`)
-    for (const label of METRICS[name as MetricName]?.labels ?? []) labels.add(label)
-  }
-  for (const label of labelsIn(expression)) t.ok(labels.has(label), `${label} in ${expression}`)
-}
-
-interface Panel {
-  readonly type: string
-  readonly title: string
-  readonly targets?: readonly { readonly expr: string }[]
-  readonly gridPos: Readonly<Record<'x' | 'y' | 'w' | 'h', number>>
-}
-
-t.test('the dashboard shows every metric, and asks for none that is not there', (t) => {
-  const file = new URL('../../docs/grafana/headrace.json', import.meta.url)
-  const { panels, templating } = JSON.parse(readFileSync(file, 'utf8')) as {
-    readonly panels: readonly Panel[]
-    readonly templating: { readonly list: readonly { readonly query?: unknown; readonly type: string }[] }
-  }
-  const expressions = panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr))
-  for (const expression of expressions) checkExpression(t, expression)
-  const shown = new Set(expressions.flatMap(namesIn))
-  for (const name of Object.keys(METRICS)) t.ok(shown.has(name), `${name} has a panel`)
-  t.equal(new Set(panels.map(({ title }) => title)).size, panels.length)
-  for (const { gridPos, title } of panels) t.ok(gridPos.x + gridPos.w <= 24, title)
-  for (const { query, type } of templating.list) {
-    if (type === 'query') checkExpression(t, JSON.stringify(query).replace(/, ?[a-z]+\)/, ')'))
-  }
-  t.end()
-})
-
-t.test('the alerts ask for what is there, and say what to do', (t) => {
-  const text = readFileSync(new URL('../../docs/prometheus/alerts.yaml', import.meta.url), 'utf8')
-  const { groups } = parse(text) as {
-    groups: { rules: { alert: string; expr: string; labels: object; annotations: object }[] }[]
-  }
-  const rules = groups.flatMap((group) => group.rules)
-  t.ok(rules.length >= 5)
-  for (const { alert, expr, labels, annotations } of rules) {
-    t.match(alert, /^Headrace[A-Z]/)
-    checkExpression(t, expr)
-    t.match(labels, { severity: /^(warning|critical)$/ })
-    t.match(annotations, { summary: /./, description: /./ })
-  }
-  t.end()
 })

@@ -62,7 +62,7 @@ t.test('a second signal ends the tunnels of all workers, and all processes', asy
     await client.ended
     client.end()
   }
-  t.match(await fleet.program.ended, { code: 0, signal: null, stderr: '' })
+  t.match(await fleet.program.ended, { code: 4, signal: null, stderr: '' })
   for (const { pid } of workers) await gone(pid)
 })
 
@@ -130,7 +130,7 @@ t.test('TLS, PROXY protocol and Unix sockets are inherited as well', async (t) =
   fleet.program.child.kill('SIGTERM')
   await fleet.says('draining')
   fleet.program.child.kill('SIGTERM')
-  t.match(await fleet.program.ended, { code: 0, stderr: '' })
+  t.match(await fleet.program.ended, { code: 4, stderr: '' })
   t.equal(existsSync(`${folder}/edge.sock`), false)
 })
 

@@ -14,14 +14,17 @@ import { startPrimary } from '../process/primary.ts'
 import type { Wanted } from './usage.ts'
 import { printUsage } from './usage.ts'
 
+/** The exit code of a program that has cut tunnels, since somebody could not wait or they did not end. */
+const TUNNELS_CUT = 4
+
 export async function run(file: string): Promise<number> {
   const config = await load(file)
   if (config === null) return 1
   const running = await startPrimary(config).catch((error: unknown) => reasonsOf(error, config))
   if (Array.isArray(running)) return complain(running, file)
   process.stdout.write(`headrace listens on ${running.addresses.join(', ')}\n`)
-  await running.stopped
-  return 0
+  const { cut } = await running.stopped
+  return cut > 0 ? TUNNELS_CUT : 0
 }
 
 /** Why a config that is valid by itself can't be used: with the places of the files that it names. */

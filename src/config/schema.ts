@@ -291,6 +291,12 @@ export const configSchema = section({
     .optional()
     .describe('Processes that carry tunnels; default auto, one for each core'),
   drainTimeout: duration(0).optional().describe('What a shutdown waits for tunnels to end; default 60s'),
+  drainSpread: duration(0)
+    .optional()
+    .describe('The last part of it, over which the closing of the rest is spread; default: all of it'),
+  drainDelay: duration(0)
+    .optional()
+    .describe('How long a shutdown still accepts, unready, before it drains; default 0s'),
   stateDirectory: text('folder', 'write a path')
     .optional()
     .describe(

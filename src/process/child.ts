@@ -1,6 +1,8 @@
 // A child process that is started again when it dies.
 //
 //   starting ──its first answer──▶ running ──dies──▶ waiting ──backoff──▶ starting        stop(), kill() ──▶ stopped
+//      ▲                              │
+//      └───────────renew()────────────┘
 //
 // The first start is the caller's: if it fails, the child is not tried again.
 
@@ -55,6 +57,8 @@ export interface Child<Theirs, Started> {
   readonly wire: Wire<Theirs> | null
   /** From now on it is not started again. */
   retire(): void
+  /** A fresh process takes the place of this one, which ends as by `stop`: that is no death. Nothing if it is stopped. */
+  renew(graceMs: number): void
   /** Lets it end by itself, which the end of the channel asks for; killed after `graceMs`. Resolves when it is gone. */
   stop(graceMs: number): Promise<void>
 }
@@ -80,6 +84,7 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
   let timer: NodeJS.Timeout | undefined
   let isTried = false
   let isRetired = false
+  let isRenewed = false
   let gone: () => void = () => {}
 
   function spawn(): Promise<Started> {
@@ -117,6 +122,11 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
     if (state === 'stopped' || !isTried) {
       state = 'stopped'
       gone()
+      return
+    }
+    if (isRenewed && !isRetired) {
+      isRenewed = false
+      again()
       return
     }
     inARow = ageMs < YOUNG_MS ? inARow + 1 : 1
@@ -164,20 +174,29 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
       clearTimeout(timer)
       if (state === 'waiting') state = 'stopped'
     },
+    renew(graceMs) {
+      if (current === null || state !== 'running' || isRetired) return
+      isRenewed = true
+      dismiss(current, graceMs)
+    },
     async stop(graceMs) {
       clearTimeout(timer)
       state = 'stopped'
-      const child = current
-      if (child === null) return
+      if (current === null) return
       const ending = new Promise<void>((resolve) => {
         gone = resolve
       })
-      if (child.connected) child.disconnect()
-      const kill = setTimeout(() => child.kill('SIGKILL'), graceMs)
+      dismiss(current, graceMs)
       await ending
-      clearTimeout(kill)
     },
   }
+}
+
+/** The end of the channel asks for its exit. */
+function dismiss(child: ChildProcess, graceMs: number): void {
+  if (child.connected) child.disconnect()
+  const kill = setTimeout(() => child.kill('SIGKILL'), graceMs)
+  child.once('exit', () => clearTimeout(kill))
 }
 
 /** Asks that are made of whoever is there. Throws process-silent if nobody is. */

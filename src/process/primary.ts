@@ -8,33 +8,27 @@
 import type { Inherited } from '../accept/inherited.ts'
 import { openInherited } from '../accept/inherited.ts'
 import type { LoadedConfig } from '../config/load.ts'
-import { LONGEST_MS } from '../config/units.ts'
 import { asHeadraceError } from '../errors.ts'
 import type { Crossing } from '../gate/seats.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { createSwitches, switchFileIn } from '../service/switch.ts'
+import type { DrainCounts } from '../tunnel/drain.ts'
 import { monthOf } from '../usage/minutes.ts'
 import { readUsage } from '../usage/usage.ts'
 import type { ChildWatch } from './child.ts'
 import { startChild } from './child.ts'
+import { createDrains, EXIT_TIMEOUT_MS } from './drains.ts'
 import { createFleet } from './fleet.ts'
 import { createHosts } from './hosts.ts'
 import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import { hostLedger, LEDGER } from './shared-ledger.ts'
-import { signal } from './signals.ts'
-import type { Worker } from './workers.ts'
 import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
-
-/** What the ends of the last tunnels may take after the drain; an edge itself waits 3 s for them. */
-const END_TIMEOUT_MS = 5_000
-
-/** What a process may take to exit when it has nothing left to do. */
-const EXIT_TIMEOUT_MS = 2_000
 
 export interface Started {
   readonly addresses: readonly string[]
-  readonly stopped: Promise<void>
+  /** Resolves with what became of the tunnels. */
+  readonly stopped: Promise<DrainCounts>
 }
 
 /**
@@ -53,15 +47,19 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   const sockets = await openAll(config)
   const parts = { config: text, sockets, switches, hosts: createHosts({ [LEDGER]: ledger }), watch, lines }
   const workers = startWorkers(config.workers, parts)
-  let isDraining = false
+  const { drainTimeoutMs: drainMs, drainSpreadMs: spreadMs } = config.edge
+  const times = { drainMs, spreadMs }
+  const drains = createDrains({ workers, sockets, delayMs: config.drainDelayMs, times, lines })
+  const status = async () => ({ isDraining: drains.isDraining, workers: await drains.workers() })
   const answers: PrimaryAnswers = {
     ...createFleet(workers, { services: services.map(({ id }) => id), switches, spikes: ledger.spikes }),
     // Every worker writes there, four times a second. The config of a file always has one.
     usage: (month = monthOf(Date.now()), service) => readUsage(stateDirectory ?? 'state', month, service),
-    status: async () => ({
-      isDraining,
-      workers: workers.map(({ name, pid, state, restarts }) => ({ name, pid, state, restarts })),
-    }),
+    status,
+    async drain(wanted) {
+      await drains.begin(wanted)
+      return await status()
+    },
   }
   const control = startControl(text, answers, watch)
 
@@ -79,14 +77,10 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
     await control.stop(EXIT_TIMEOUT_MS)
   }
 
-  async function run(): Promise<void> {
-    const { drainTimeoutMs } = config.edge
-    await signal()
-    isDraining = true
-    for (const { close } of sockets) close()
-    lines.draining(drainTimeoutMs)
-    await Promise.race([closeAll(workers, drainTimeoutMs), signal().then(() => closeAll(workers, 0))])
+  async function run(): Promise<DrainCounts> {
+    const counts = await drains.ended()
     await endAll()
+    return counts
   }
 
   try {
@@ -125,14 +119,6 @@ async function openAll({ listeners, workers }: LoadedConfig): Promise<Inherited[
   if (failed === undefined) return opened
   for (const { close } of opened) close()
   throw failed.reason
-}
-
-/** Resolves when no tunnel is left, or nobody has answered in time. */
-async function closeAll(workers: readonly Worker[], drainMs: number): Promise<void> {
-  for (const worker of workers) worker.retire()
-  const timeoutMs = Math.min(drainMs + END_TIMEOUT_MS, LONGEST_MS)
-  // Whoever has died, or does not answer, has no tunnels to wait for.
-  await Promise.allSettled(workers.map(({ wire }) => wire?.ask('close', [drainMs], timeoutMs)))
 }
 
 function watchOf(lines: ProgramLines): ChildWatch {

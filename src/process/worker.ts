@@ -4,6 +4,7 @@ import { readConfig } from '../config/load.ts'
 import type { Edge } from '../edge.ts'
 import { createEdge } from '../edge.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
+import { NOW } from '../tunnel/drain.ts'
 import type { Cover } from './cover.ts'
 import { createCover } from './cover.ts'
 import { wire } from './messages.ts'
@@ -41,10 +42,14 @@ const answers: WorkerAnswers = {
     await edge
     await cover?.set(isNeeded)
   },
-  async close(drainMs) {
+  async close(times) {
     const running = await edge
     cover?.end()
-    await running.close({ drainMs })
+    return await running.close(times)
+  },
+  async draining() {
+    const { draining, size } = await edge
+    return draining ?? { open: size, ended: 0, closed: 0, cut: 0, leftMs: 0 }
   },
   websockets: async (...given) => await (await edge).websockets(...given),
   tunnels: async (...given) => await (await edge).tunnels(...given),
@@ -71,5 +76,5 @@ async function drain(running: Edge): Promise<void> {
   cover?.end()
   const closing = running.close()
   await Promise.race([closing, signal()])
-  await Promise.race([closing, running.close({ drainMs: 0 })])
+  await running.close(NOW)
 }

@@ -50,10 +50,10 @@ t.test('SIGTERM closes the rest spread over drainTimeout, says how it went, and 
   for (const client of clients) void client.ended.then(() => endedAt.push(performance.now() - startedAt))
   fleet.program.child.kill('SIGTERM')
   t.match(await fleet.says('draining'), [
-    { who: 'all', tunnels: 40, drainMs: 3_000, spreadMs: 3_000, delayMs: 0 },
+    { of: 'all', tunnels: 40, drainMs: 3_000, spreadMs: 3_000, delayMs: 0 },
   ])
   t.match(await fleet.program.ended, { code: 0, signal: null, stderr: '' })
-  t.match(fleet.said('drained'), [{ level: 'info', who: 'all', ended: 0, closed: 40, cut: 0 }])
+  t.match(fleet.said('drained'), [{ level: 'info', of: 'all', ended: 0, closed: 40, cut: 0 }])
   const [tenth = 0, thirtieth = 0] = [endedAt[9], endedAt[29]]
   t.ok(thirtieth - tenth > 500, `${tenth} and ${thirtieth} ms: not all at once`)
 })
@@ -125,7 +125,7 @@ t.test('a worker is recycled: nobody is refused, the others notice nothing', asy
   await coming
   t.ok(came > 10, `${came} came meanwhile`)
   const own = accepted.filter(({ worker }) => worker === 'worker-1').length
-  t.match(fleet.said('draining'), [{ who: 'worker-1', drainMs: 1_000 }])
+  t.match(fleet.said('draining'), [{ of: 'worker-1', drainMs: 1_000 }])
   const [{ closed: count } = {}] = await fleet.says('drained')
   t.ok(Number(count) >= own && Number(count) <= own + 1, `${count} of ${own}`)
   const [first, second] = await workersOf(fleet)
@@ -153,7 +153,7 @@ t.test('while a worker drains its state says how far it is, and the log every fe
   t.match(fleet.said('changed by an operator'), [{ what: 'drain', of: 'worker-0' }])
   const refused = await drain({ worker: 'worker-1' })
   t.match(refused, { status: 400, json: { detail: /worker-0 drains already: one at a time/ } })
-  t.match(await fleet.says('still draining'), [{ who: 'worker-0', ended: 0, cut: 0 }])
+  t.match(await fleet.says('still draining'), [{ of: 'worker-0', ended: 0, cut: 0 }])
   // Less time for the same one.
   t.match(await drain({ worker: 'worker-0', timeoutMs: 100 }), { status: 202 })
   await fleet.says('drained')

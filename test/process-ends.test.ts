@@ -12,6 +12,7 @@ import { HeadraceError } from '../src/errors.ts'
 import { startChild } from '../src/process/child.ts'
 import type { Hosted } from '../src/process/hosts.ts'
 import { createHosts } from '../src/process/hosts.ts'
+import { createIdentity } from '../src/process/identity.ts'
 import { wire } from '../src/process/messages.ts'
 import type { AskingAnswers } from './support/asking-process.ts'
 import { selfSigned } from './support/certificates.ts'
@@ -236,6 +237,7 @@ t.test('what a process holds of a ledger in the primary is free when it dies', a
     name: 'asking',
     module: new URL('./support/asking-process.js', import.meta.url),
     descriptors: [],
+    identity: createIdentity(null),
     answers: (life) => ({ hosted: (name, request) => hosts.ask(life, name, request) }),
     start: (line) => line.ask('add', [1, 1]),
     over: hosts.release,

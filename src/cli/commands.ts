@@ -10,6 +10,7 @@ import { jsonSchema } from '../config/schema.ts'
 import { createBackend } from '../dial/backend.ts'
 import { HeadraceError } from '../errors.ts'
 import { loadHandler } from '../handoff/handler.ts'
+import { actAsUser } from '../process/identity.ts'
 import { startPrimary } from '../process/primary.ts'
 import type { Wanted } from './usage.ts'
 import { printUsage } from './usage.ts'
@@ -18,7 +19,7 @@ import { printUsage } from './usage.ts'
 const TUNNELS_CUT = 4
 
 export async function run(file: string): Promise<number> {
-  const config = await load(file)
+  const config = await read(file)
   if (config === null) return 1
   const running = await startPrimary(config).catch((error: unknown) => reasonsOf(error, config))
   if (Array.isArray(running)) return complain(running, file)
@@ -56,7 +57,7 @@ export function printSchema(): number {
 }
 
 /** Null if it is not valid: every problem has been told. */
-export async function load(file: string): Promise<LoadedConfig | null> {
+async function read(file: string): Promise<LoadedConfig | null> {
   try {
     return await loadConfig(file, process.env)
   } catch (error) {
@@ -64,6 +65,13 @@ export async function load(file: string): Promise<LoadedConfig | null> {
     complain(problemsOf(error), file)
     return null
   }
+}
+
+/** The same, for a command that then does what it does as the program would. */
+export async function load(file: string): Promise<LoadedConfig | null> {
+  const config = await read(file)
+  actAsUser(config?.runAs ?? null)
+  return config
 }
 
 /** One problem in a line. */

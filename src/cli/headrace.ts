@@ -185,7 +185,7 @@ function wantedOf({ month = monthOf(Date.now()), service, json, csv }: Values): 
 }
 
 /** What keeps an edge from its start, and is no mistake in its config. */
-const CANNOT_START = new Set<string>(['listen-failed', 'state-locked', 'state-failed'])
+const CANNOT_START = new Set<string>(['listen-failed', 'user-unavailable', 'state-locked', 'state-failed'])
 
 function version(): string {
   const file = new URL('../../package.json', import.meta.url)

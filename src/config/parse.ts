@@ -40,6 +40,8 @@ export interface Config {
   readonly workers: number
   /** How long the program still accepts when it is asked to stop. */
   readonly drainDelayMs: number
+  /** Null: as whoever starts it. */
+  readonly runAs: { readonly user: string | number; readonly group: string | number | undefined } | null
   readonly admin: AdminOptions | null
 }
 
@@ -66,6 +68,7 @@ export function parseConfig(input: ConfigInput, context: ParseContext = {}): Con
     workers:
       config.workers === undefined || config.workers === 'auto' ? availableParallelism() : config.workers,
     drainDelayMs: config.drainDelay ?? 0,
+    runAs: config.user === undefined ? null : { user: config.user, group: config.group },
     admin: adminOptions(config, folder),
   }
 }

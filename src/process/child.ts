@@ -6,10 +6,11 @@
 //
 // The first start is the caller's: if it fails, the child is not tried again.
 
-import type { ChildProcess } from 'node:child_process'
+import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { fork } from 'node:child_process'
 import { HeadraceError } from '../errors.ts'
 import type { ChildState } from '../operations.ts'
+import type { Identity } from './identity.ts'
 import type { Answers, Wire } from './messages.ts'
 import { wire } from './messages.ts'
 
@@ -19,6 +20,7 @@ export interface ChildOptions<Own extends Answers<Own>, Theirs, Started> {
   readonly module: URL
   /** What it inherits, as descriptors 4, 5, … */
   readonly descriptors: readonly number[]
+  readonly identity: Identity
   /** What it may ask; `life` is told anew for each process. */
   answers(life: string): Own
   /** What is asked of each process first. */
@@ -75,7 +77,7 @@ const YOUNG_MS = 10_000
 export function startChild<Own extends Answers<Own>, Theirs, Started>(
   options: ChildOptions<Own, Theirs, Started>,
 ): Child<Theirs, Started> {
-  const { name, module, descriptors, watch } = options
+  const { name, module, descriptors, identity, watch } = options
   let state: ChildState = 'starting'
   let current: ChildProcess | null = null
   let line: Wire<Theirs> | null = null
@@ -92,7 +94,9 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
     state = 'starting'
     const life = `${name}.${lives}`
     const bornAt = performance.now()
-    const child = fork(module, [], { stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...descriptors] })
+    const stdio = ['ignore', 'inherit', 'inherit', 'ipc', ...descriptors] satisfies StdioOptions
+    // Between fork and exec: nothing of the program runs there as anybody else.
+    const child = identity.raised(() => fork(module, [], { stdio, ...identity.credentials }))
     const own: Wire<Theirs> = wire<Own, Theirs>(name, child, options.answers(life))
     current = child
     line = own

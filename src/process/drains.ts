@@ -111,8 +111,8 @@ export function createDrains({ workers, sockets, delayMs, times: usual, lines }:
   }
 
   /** Closes these, and says from time to time how far they are. */
-  async function watched(who: string, some: readonly Worker[], times: DrainTimes): Promise<DrainCounts> {
-    const timer = setInterval(async () => lines.stillDraining(who, sumOf(await look(some))), PROGRESS_MS)
+  async function watched(of: string, some: readonly Worker[], times: DrainTimes): Promise<DrainCounts> {
+    const timer = setInterval(async () => lines.stillDraining(of, sumOf(await look(some))), PROGRESS_MS)
     const counts = await Promise.all(some.map((worker) => close(worker, times)))
     clearInterval(timer)
     return sumOf(counts.map((each) => ({ ...NOTHING, ...each })))

@@ -21,6 +21,8 @@ import { startChild } from './child.ts'
 import { createDrains, EXIT_TIMEOUT_MS } from './drains.ts'
 import { createFleet } from './fleet.ts'
 import { createHosts } from './hosts.ts'
+import type { Identity } from './identity.ts'
+import { createIdentity } from './identity.ts'
 import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import { hostLedger, LEDGER } from './shared-ledger.ts'
 import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
@@ -44,8 +46,17 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   const watch = watchOf(lines)
   const text = { file: config.file, text: config.text }
 
-  const sockets = await openAll(config)
-  const parts = { config: text, sockets, switches, hosts: createHosts({ [LEDGER]: ledger }), watch, lines }
+  const identity = createIdentity(config.runAs)
+  const sockets = await openAll(config, identity)
+  const parts = {
+    config: text,
+    sockets,
+    identity,
+    switches,
+    hosts: createHosts({ [LEDGER]: ledger }),
+    watch,
+    lines,
+  }
   const workers = startWorkers(config.workers, parts)
   const { drainTimeoutMs: drainMs, drainSpreadMs: spreadMs } = config.edge
   const times = { drainMs, spreadMs }
@@ -61,7 +72,7 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
       return await status()
     },
   }
-  const control = startControl(text, answers, watch)
+  const control = startControl(text, identity, answers, watch)
 
   /** The webhook is in the network, where the primary is not. */
   function spike(crossing: Crossing): void {
@@ -99,11 +110,12 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   }
 }
 
-function startControl(text: ConfigText, answers: PrimaryAnswers, watch: ChildWatch) {
+function startControl(text: ConfigText, identity: Identity, answers: PrimaryAnswers, watch: ChildWatch) {
   return startChild<PrimaryAnswers, ControlAnswers, ControlStarted>({
     name: 'control',
     module: new URL('./control.js', import.meta.url),
     descriptors: [],
+    identity,
     answers: () => answers,
     over: () => {},
     start: (wire) => wire.ask('start', [text], START_TIMEOUT_MS),
@@ -111,14 +123,22 @@ function startControl(text: ConfigText, answers: PrimaryAnswers, watch: ChildWat
   })
 }
 
-/** All or none. */
-async function openAll({ listeners, workers }: LoadedConfig): Promise<Inherited[]> {
+/** All or none; then the program is who the config says. */
+async function openAll({ listeners, workers, edge }: LoadedConfig, identity: Identity): Promise<Inherited[]> {
   const results = await Promise.allSettled(listeners.map(({ address }) => openInherited(address, workers)))
   const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
-  const failed = results.find((result) => result.status === 'rejected')
-  if (failed === undefined) return opened
+  // What the state folder gets is its user's alone; a socket is for whom the umask of whoever started us lets in.
+  process.umask(0o077)
+  const paths = opened.flatMap(({ address }) => (address.startsWith('unix:') ? [address.slice(5)] : []))
+  const failed =
+    results.find((result) => result.status === 'rejected')?.reason ??
+    (await identity.settle(edge.stateDirectory, paths).catch((error: unknown) => error))
+  if (failed === undefined) {
+    // The folder of a Unix socket may be root's.
+    return opened.map((one) => ({ ...one, close: () => identity.raised(one.close) }))
+  }
   for (const { close } of opened) close()
-  throw failed.reason
+  throw failed
 }
 
 function watchOf(lines: ProgramLines): ChildWatch {

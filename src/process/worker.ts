@@ -14,6 +14,8 @@ import { ignoreSignals, signal } from './signals.ts'
 
 /** Signals are for the primary, also those that a terminal or a service manager sends to all processes. */
 const heed = ignoreSignals()
+// Whatever is made here is this user's alone.
+process.umask(0o077)
 
 /** The workers of a killed primary may still drain, and write, when the next one has started: it has other names. */
 const writerOf = (name: string) => `${name}-${process.ppid}`

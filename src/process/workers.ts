@@ -8,6 +8,7 @@ import type { Switches } from '../service/switch.ts'
 import type { Child, ChildWatch } from './child.ts'
 import { FIRST_INHERITED, startChild } from './child.ts'
 import type { Hosts } from './hosts.ts'
+import type { Identity } from './identity.ts'
 import type {
   ConfigText,
   HostAnswers,
@@ -25,6 +26,7 @@ export interface Worker extends Child<WorkerAnswers, WorkerStarted> {
 export interface WorkerParts {
   readonly config: ConfigText
   readonly sockets: readonly Inherited[]
+  readonly identity: Identity
   readonly switches: Switches
   readonly hosts: Hosts
   readonly watch: ChildWatch
@@ -35,7 +37,7 @@ export interface WorkerParts {
 export const START_TIMEOUT_MS = 60_000
 
 export function startWorkers(count: number, parts: WorkerParts): readonly Worker[] {
-  const { config, sockets, switches, hosts, watch, lines } = parts
+  const { config, sockets, identity, switches, hosts, watch, lines } = parts
 
   /** Those that do not accept themselves just now. */
   const absent = new Set<number>()
@@ -80,6 +82,7 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
       name: `worker-${at}`,
       module: new URL('./worker.js', import.meta.url),
       descriptors: inheritance.descriptors,
+      identity,
       answers: (life) => ({ hosted: (name, request) => hosts.ask(life, name, request) }),
       over: hosts.release,
       start(wire) {

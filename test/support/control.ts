@@ -88,6 +88,8 @@ export interface FleetOptions {
   /** Instead of the program: a node option, see program.ts. */
   readonly script?: string
   readonly words?: readonly string[]
+  /** See program.ts. */
+  readonly launcher?: readonly string[]
 }
 
 export function newFolder(t: Test, files: Readonly<Record<string, string>> = {}): string {
@@ -109,10 +111,11 @@ ${more}`
 }
 
 export async function startFleet(t: Test, config: string, options: FleetOptions = {}): Promise<Fleet> {
-  const { folder = newFolder(t), script, words = [] } = options
+  const { folder = newFolder(t), script, words = [], launcher = [] } = options
   writeFileSync(join(folder, 'headrace.yaml'), config)
   const all = [...words, 'run', '--config', 'headrace.yaml']
-  const program = startProgram(t, all, script === undefined ? { cwd: folder } : { cwd: folder, script })
+  const how = { cwd: folder, launcher }
+  const program = startProgram(t, all, script === undefined ? how : { ...how, script })
   const addresses = (await program.line()).replace('headrace listens on ', '').split(', ')
   const [address = ''] = addresses
   const said = (message: string) =>

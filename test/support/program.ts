@@ -24,13 +24,15 @@ export interface How {
   readonly script?: string
   readonly cwd?: string
   readonly environment?: Readonly<Record<string, string>>
+  /** A command that runs it, such as strace with its options. */
+  readonly launcher?: readonly string[]
 }
 
 /** Starts it with these words; killed with its test if it has not ended by itself. */
 export function startProgram(t: Test, words: readonly string[], how: How = {}): Running {
-  const { script = PROGRAM, cwd, environment = {} } = how
+  const { script = PROGRAM, cwd, environment = {}, launcher = [] } = how
   // tap would load its own modules into every node that a test starts: users have none of that.
-  const child = spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, script, ...words], {
+  const child = spawn('env', ['-u', 'NODE_OPTIONS', ...launcher, process.execPath, script, ...words], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { PATH: process.env.PATH ?? '', ...environment },
     ...(cwd === undefined ? {} : { cwd }),

@@ -115,6 +115,7 @@ t.test('root opens the port, and whatever faces the network is nobody, for good'
   t.ok(owners.has('websockets.json') && owners.has('usage'), [...owners.keys()].join(' '))
   t.strictSame([...new Set(owners.values())], [NOBODY])
   t.equal(statSync(join(folder, 'state')).mode & 0o777, 0o700)
+  t.equal(statSync(join(folder, 'state/control.sock')).mode & 0o077, 0, 'only its user opens it')
   fleet.program.child.kill('SIGTERM')
   await fleet.says('draining')
   fleet.program.child.kill('SIGTERM')

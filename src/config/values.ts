@@ -75,16 +75,13 @@ export function count(least: number, most = Number.MAX_SAFE_INTEGER) {
     .transform(Number)
 }
 
+const ACCOUNT = /^(?!root$)[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?$/
+
 /** Of the system: a name, or its number. */
 export function account(kind: 'user' | 'group') {
-  const complaint = wrong(
-    `${kind}`,
-    `write the name or number of a ${kind} other than root, such as headrace`,
-  )
-  return z.union(
-    [z.int().min(1).max(4_294_967_294), z.string().regex(/^(?!root$)[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?$/)],
-    complaint,
-  )
+  const complaint = wrong(kind, `write the name or number of a ${kind} other than root, such as headrace`)
+  const number = z.int(complaint).min(1, complaint).max(4_294_967_294, complaint)
+  return z.union([number, z.string().regex(ACCOUNT, complaint)], complaint)
 }
 
 /** In ms. */

@@ -175,7 +175,7 @@ export function createWay(surroundings: Surroundings): Way {
       plain.serve(client, withoutUpgrade(head), joined(held), decision)
       return
     }
-    const { backend, origin } = await reachAny(setUp, client, ruling)
+    const { backend, origin } = await reachAny(setUp, ruling)
     const request = ruling.requestFor(backend)
     const tunnel = await connect(setUp, client, head, request, { backend, origin }, held)
     if (tunnel !== null) observer.accepted(tunnel, request, extra)
@@ -195,11 +195,9 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   /** Nothing of the request is sent yet: whoever can be reached gets it. */
-  function reachAny(setUp: SetUp, client: Client, { choice }: Given): Promise<Reached> {
+  function reachAny(setUp: SetUp, { choice }: Given): Promise<Reached> {
     setUp.enter('dial')
-    // Under a client that only `stream` can serve, the origin is node's as well.
-    const means = { loop: client.transport.isDetachable ? loop : null }
-    return reach(choice, setUp.signal, means, (backend, error, isLast) => {
+    return reach(choice, setUp.signal, { loop }, (backend, error, isLast) => {
       setUp.backend = backend.options.name
       if (!isLast) observer.passedOver(setUp, error)
     })

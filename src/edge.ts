@@ -15,6 +15,7 @@ import { chooseEngine } from './engine/choose.ts'
 import { HeadraceError } from './errors.ts'
 import type { CountingLedger } from './gate/ledger.ts'
 import { createLedger } from './gate/ledger.ts'
+import type { Crossing } from './gate/seats.ts'
 import { fieldsOf } from './head/head.ts'
 import type { Checks } from './health/checks.ts'
 import { createChecks } from './health/checks.ts'
@@ -114,19 +115,19 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   const { worker } = options
   const lines = createLines(options.log, worker?.name)
   const tunnels = new Registry()
-  const services = options.services.map(createService)
   const listeners = new Set<Listener>()
   const { engine, loop, reason } = chooseEngine(options.engine)
   const trouble = (what: HeadraceError) => observer.trouble(what)
   const webhook = options.webhook === undefined ? null : createWebhook(options.webhook, trouble)
   const usage = createUsage(options, trouble)
   const newId = idSource(worker?.name)
+  const onCrossing = (crossing: Crossing) => observer.spike(crossing)
+  const ledger = shared ?? createLedger({ redis: options.redis, onCrossing, onTrouble: trouble })
+  const services = options.services.map((one) => createService(one, { ledger, newId }))
   const activity = createActivity(worker?.name ?? 'main', newId(), tunnels)
   const served = servedBy(services)
   const metering = createMetering(served)
   const observer = metering.observing(activity.counting(createObserver(lines, events, webhook)))
-  const { redis } = options
-  const ledger = shared ?? createLedger({ redis, onCrossing: observer.spike, onTrouble: trouble })
   const checks = watchHealth(served, observer)
   const { stateDirectory } = options
   const switches = createSwitches({

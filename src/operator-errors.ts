@@ -18,6 +18,20 @@ export const operatorErrors = {
     'a listener could not be opened',
     'choose another address, or free this one',
   ],
+  'activation-failed': [
+    null,
+    'operator',
+    'error',
+    'the sockets of the service manager do not fit the listeners',
+    'let each .socket unit have a listener with its address, or with systemd: and its FileDescriptorName=',
+  ],
+  'notify-failed': [
+    null,
+    'operator',
+    'error',
+    'the service manager could not be told how the program does',
+    'mend what the reason says, or use Type=exec',
+  ],
   'process-silent': [
     null,
     'operator',

@@ -253,7 +253,7 @@ t.test(
     const calls =
       'trace=/^(open|creat|mkdir|mknod|rename|link|symlink|unlink|rmdir|truncate|[fl]?chown|f?chmod)'
     const launcher = ['strace', '-f', '-qq', '-y', '-e', calls, '-o', trace]
-    const fleet = await startFleet(t, chatConfig(origin.address, more), { folder, launcher })
+    const fleet = await startFleet(t, chatConfig(origin.address, more), { folder, how: { launcher } })
     t.ok(await echoes(await fleet.open(), 'traced'))
     t.match(await commandIn(fleet, t, 'websockets', 'off', 'chat'), { code: 0 })
     t.match(await commandIn(fleet, t, 'drain', '--wait'), { code: 0 })

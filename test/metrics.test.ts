@@ -175,10 +175,10 @@ t.test('whoever asks for strange things makes no series', async (t) => {
   const before = await scrape(started)
   for (let at = 1; at <= 30; at += 1) await ask(at)
   const after = await scrape(started)
-  t.same([...after.series].sort(), [...before.series].sort())
+  t.same([...after.series.keys()].sort(), [...before.series.keys()].sort())
   t.equal(after.value('headrace_upgrades_total'), 31)
   t.ok((after.value('headrace_refusals_total') ?? 0) > 60)
-  t.ok(after.series.length < 300, `${after.series.length} series`)
+  t.ok(after.series.size < 300, `${after.series.size} series`)
 })
 
 t.test(
@@ -285,6 +285,50 @@ t.test('a worker that is killed takes no total back', async (t) => {
   t.ok((after.value('headrace_tunnels_open', SERVED) ?? 25) < 25)
 })
 
+t.test(
+  'while tunnels come and go and workers are killed, no counter of any series goes back or away',
+  async (t) => {
+    const { address } = await startOrigin(t, { answer: echo })
+    const fleet = await startFleet(t, chatConfig(address))
+    const ofCounters = ({ series, types }: Exposition) =>
+      [...series].filter(([id]) => {
+        const name = /^[a-z_]+/.exec(id)?.[0] ?? ''
+        return (
+          types.get(name) === 'counter' || types.get(name.replace(/_(bucket|sum|count)$/, '')) === 'histogram'
+        )
+      })
+    let before = ofCounters(await scrapeFleet(fleet))
+    let scrapes = 0
+    const scrape = async () => {
+      const seen = await scrapeFleet(fleet)
+      for (const [id, value] of before) {
+        const is = seen.series.get(id) ?? -1
+        if (is < value) t.fail(`${id}: ${value}, then ${is}`)
+      }
+      before = ofCounters(seen)
+      scrapes += 1
+    }
+    const pid = async () => {
+      const { json } = await fleet.control('/workers')
+      const { workers } = json as { workers: { pid: number }[] }
+      return workers[scrapes % 2]?.pid ?? 0
+    }
+    for (let deaths = 1; deaths <= 3; deaths += 1) {
+      // A worker that dies takes some of them along.
+      const talking = Array.from({ length: 20 }, async () => echoes(await fleet.open(), 'twelve bytes'))
+      const all = Promise.allSettled(talking)
+      await scrape()
+      await Promise.any(talking)
+      process.kill(await pid(), 'SIGKILL')
+      while (fleet.said('a process has died').length < deaths) await scrape()
+      while (fleet.said('a process was replaced').length < deaths) await scrape()
+      await all
+      await scrape()
+    }
+    t.ok(before.length > 50, `${before.length} series, ${scrapes} times`)
+  },
+)
+
 t.test('lives of workers that end between and within scrapes count once', async (t) => {
   const told = (value: number): MetricsSnapshot => ({
     headrace_upgrades_total: [{ labels: { service: 'chat' }, value }],
@@ -335,6 +379,28 @@ t.test('lives of workers that end between and within scrapes count once', async 
   t.same(sums(await totals.gather()), [14, undefined, 14])
   isSilent = false
   t.same(sums(await totals.gather()), [14, 4, 14])
+})
+
+t.test('a worker that dies before anybody has scraped keeps what it had counted a second ago', async (t) => {
+  let looked = () => {}
+  const isLooked = new Promise<void>((resolve) => {
+    looked = resolve
+  })
+  const told = { headrace_upgrades_total: [{ labels: { service: 'chat' }, value: 5 }] }
+  const ask = async () => {
+    // It is kept in the turn after this one.
+    setImmediate(looked)
+    return told
+  }
+  const workers = [{ name: 'worker-0', restarts: 0, wire: { ask, cut() {} } as unknown }]
+  const totals = createTotals(workers as never)
+  totals.watch()
+  // The watch keeps no process alive.
+  const awake = setInterval(() => {}, 1_000)
+  await isLooked
+  clearInterval(awake)
+  if (workers[0] !== undefined) workers[0].wire = null
+  t.equal((await totals.gather()).headrace_upgrades_total?.[0]?.value, 5)
 })
 
 t.test('of several processes: sums, the earliest, the latest', async (t) => {

@@ -7,7 +7,7 @@ import { serviceOptions } from './decide.ts'
 import type { Micro } from './micro.ts'
 import { request } from './request.ts'
 
-const [backend] = serviceOptions({ routes: [{ handoff: 'a' }] }).backends.map(createBackend)
+const [backend] = serviceOptions({ routes: [{ handoff: 'a' }] }).backends.map((one) => createBackend(one))
 if (backend === undefined) throw new Error('no backend')
 
 const tunnel = new Tunnel(

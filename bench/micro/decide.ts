@@ -2,6 +2,7 @@
 
 import { parseConfig } from '../../src/config/parse.ts'
 import type { ConfigInput } from '../../src/config/schema.ts'
+import { createLedger } from '../../src/gate/ledger.ts'
 import { handoff } from '../../src/handoff/decision.ts'
 import { rule } from '../../src/service/rule.ts'
 import type { Service, ServiceOptions } from '../../src/service/service.ts'
@@ -10,6 +11,7 @@ import type { Micro } from './micro.ts'
 import { client, request } from './request.ts'
 
 const { signal } = new AbortController()
+const ledger = createLedger({ redis: undefined, onCrossing() {}, onTrouble() {} })
 const asked = { client, head: request, host: 'chat.example.com', isUpgrade: true }
 
 export const decisions: readonly Micro[] = [
@@ -35,7 +37,7 @@ function decision(name: string, service: Partial<ConfigInput['services'][number]
 }
 
 function serviceOf(service: Partial<ConfigInput['services'][number]>): Service {
-  return createService(serviceOptions(service))
+  return createService(serviceOptions(service), { ledger, newId: () => '' })
 }
 
 /** A service with two backends, as the config makes it. */

@@ -170,6 +170,6 @@ async function bindTcp(
   return create(address, port, family === 6 ? 6 : 4)
 }
 
-function textOf({ address, port }: Endpoint): string {
+export function textOf({ address, port }: Endpoint): string {
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
 }

@@ -11,6 +11,7 @@ import { isMonth, monthOf } from '../usage/minutes.ts'
 import { check, printSchema, run, usage } from './commands.ts'
 import { demo } from './demo.ts'
 import { drain } from './drain.ts'
+import { health } from './health.ts'
 import { switchWebsockets } from './switching.ts'
 import { createOne, listAll, revokeOne } from './tokens.ts'
 import { endTunnels, listTunnels } from './tunnels.ts'
@@ -28,6 +29,7 @@ commands:
   schema                 print the JSON Schema of the config, for editors
 
 of a program that runs (--config FILE says which):
+  health                 0 if it takes new connections, else 1 and why: for probes that run a command
   websockets on|off SERVICE [--close-tunnels]            the product switch; kept, also if nothing runs
   tunnels list [--service ID] [--limit N] [--json]       open tunnels, the oldest first
   tunnels end ID [--reset], or --service ID [--reset]    end one, or all of a service
@@ -67,6 +69,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     words: 0,
     run: (values) => usage(configOf(values, 'usage'), wantedOf(values)),
   },
+  health: { options: ['config'], words: 0, run: (values) => health(configOf(values, 'health')) },
   websockets: {
     options: ['config', 'close-tunnels'],
     words: 2,
@@ -185,7 +188,13 @@ function wantedOf({ month = monthOf(Date.now()), service, json, csv }: Values): 
 }
 
 /** What keeps an edge from its start, and is no mistake in its config. */
-const CANNOT_START = new Set<string>(['listen-failed', 'user-unavailable', 'state-locked', 'state-failed'])
+const CANNOT_START = new Set<string>([
+  'listen-failed',
+  'activation-failed',
+  'user-unavailable',
+  'state-locked',
+  'state-failed',
+])
 
 function version(): string {
   const file = new URL('../../package.json', import.meta.url)

@@ -20,6 +20,7 @@ import {
   ipAddress,
   list,
   listenAddress,
+  listenerAddress,
   method,
   off,
   oneOf,
@@ -74,7 +75,9 @@ const tcpOptions = {
 }
 
 const listener = section({
-  address: listenAddress.describe('Where to accept: host:port, :port, [v6]:port, unix:/path'),
+  address: listenerAddress.describe(
+    'Where to accept: host:port, :port, [v6]:port, unix:/path, or systemd:NAME, a socket that systemd passes',
+  ),
   tls: oneOrSeveral(
     tlsPair,
     'pair { certificate, key }',
@@ -136,7 +139,9 @@ const backend = section({
   sniHostname: hostName.optional().describe('The name asked for by SNI; the same default'),
   connectTimeout: duration().optional().describe('DNS, TCP and TLS together; default 1s'),
   firstByteTimeout: duration().optional().describe("To the end of the answer's head; default 15s"),
-  maxConnections: count(1).optional().describe('More are refused with 503; default: none'),
+  maxConnections: count(1)
+    .optional()
+    .describe('Of all workers together; more are refused with 503; default: none'),
   ...tcpOptions,
   localAddress: oneOrSeveral(
     ipAddress,

@@ -127,6 +127,13 @@ export const listenAddress = text(
   new RegExp(`^(unix:.+|(${V6}|${HOST})?${PORT})$`),
 )
 
+/** A service manager's names have no colon and no control (sd_listen_fds(3)); digits alone would be a port. */
+export const listenerAddress = text(
+  'address to listen on',
+  'write host:port, :port, [v6]:port, unix:/path or systemd:NAME',
+  new RegExp(`^(unix:.+|systemd:(?![0-9]+$)[!-9;-~]+|(${V6}|${HOST})?${PORT})$`),
+)
+
 export const originAddress = text(
   'address of an origin',
   'write host:port, [v6]:port or unix:/path, without a scheme',

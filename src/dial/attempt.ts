@@ -6,6 +6,8 @@ import {
   AF_INET,
   AF_INET6,
   EINPROGRESS,
+  EPOLLERR,
+  EPOLLHUP,
   IP_BIND_ADDRESS_NO_PORT,
   IPPROTO_IP,
   SO_ERROR,
@@ -116,14 +118,17 @@ class Connecting implements Watcher {
   }
 
   /** Connected, or not: whatever event comes, it is over (connect(2), EINPROGRESS). */
-  ready(): void {
-    const { calls } = this.loop
-    calls.getsockopt(this.descriptor, SOL_SOCKET, SO_ERROR, ERROR, ERROR_SIZE)
-    const error = ERROR[0] as number
+  ready(events: number): void {
+    const error = events & (EPOLLERR | EPOLLHUP) ? this.#error() : 0
     if (error !== 0) this.loop.unwatch(this.descriptor)
     if (error !== 0) return void this.#fail(error, 'connect')
     this.isOver = true
     this.won(watchedTransport(this.loop, this.descriptor))
+  }
+
+  #error(): number {
+    this.loop.calls.getsockopt(this.descriptor, SOL_SOCKET, SO_ERROR, ERROR, ERROR_SIZE)
+    return ERROR[0] as number
   }
 
   giveUp(): void {

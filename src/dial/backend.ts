@@ -38,6 +38,14 @@ export interface BackendOptions extends TcpOptions {
   readonly ejection: EjectionOptions | undefined
 }
 
+/** Counts the connections of a backend, those of other processes included. */
+export interface Permits {
+  newId(): string
+  /** Throws backend-full. A promise only if another process counts. */
+  take(id: string): void | Promise<void>
+  give(id: string): void
+}
+
 export interface Backend {
   readonly options: BackendOptions
   /** Client certificate and key, loaded once; null without TLS. */
@@ -47,21 +55,27 @@ export interface Backend {
   readonly health: Health
   /** Dialled or being dialled, and not over yet. */
   connections: number
+  /** Null: it may have any number of connections. */
+  readonly permits: Permits | null
+  /** The permits of its connections. They are all alike: whichever connection ends gives one back. */
+  readonly held: string[]
   /** How many dials have picked a local address. */
   turns: number
 }
 
 /** Throws config-invalid if the client certificate can't be used, or a TCP option can't be set here. */
-export function createBackend(options: BackendOptions): Backend {
+export function createBackend(options: BackendOptions, permits: Permits | null = null): Backend {
   const calls = callsFor(options, `backend ${options.name}`)
   const secureContext = options.tls ? contextOf(options) : null
   const health = new Health(options.check ?? null, options.ejection ?? null)
-  return { options, calls, secureContext, health, connections: 0, turns: 0 }
+  return { options, calls, secureContext, health, connections: 0, permits, held: [], turns: 0 }
 }
 
 /** Gives a connection's permit back: once, by whoever owns the dialled connection, when it is over. */
 export function hangUp(backend: Backend): void {
   backend.connections -= 1
+  const id = backend.held.pop()
+  if (id !== undefined) backend.permits?.give(id)
 }
 
 /** As it is configured: `host:port`, `[v6]:port` or `unix:/path`. */

@@ -11,7 +11,7 @@ import { descriptorOf, nodeTransport } from '../transport/node.ts'
 import type { Transport } from '../transport/transport.ts'
 import type { Attempt, Place } from './attempt.ts'
 import { descriptorAttempt, nodeAttempt, suitsDescriptor } from './attempt.ts'
-import type { Backend } from './backend.ts'
+import type { Backend, Permits } from './backend.ts'
 import { hangUp } from './backend.ts'
 import type { Lookup } from './resolve.ts'
 import { addressesOf, lookupAll } from './resolve.ts'
@@ -46,15 +46,12 @@ export async function dial(
   signal: Signal,
   { loop = null, lookup = lookupAll, timeoutMs = Infinity }: DialMeans = {},
 ): Promise<Dialled> {
-  const { options, health } = backend
-  const { maxConnections, connectTimeoutMs, name } = options
-  if (maxConnections !== undefined && backend.connections >= maxConnections) {
-    const full = new HeadraceError('backend-full', `${name} has ${maxConnections} connections`)
-    health.failed(full)
-    throw full
-  }
+  const { options, health, permits } = backend
+  const { connectTimeoutMs, name } = options
   backend.connections += 1
+  if (permits !== null) await permitted(backend, permits)
   health.tried()
+  // Its time begins here: that of who counts is no fault of the backend.
   const stop = createStop(signal, Math.min(connectTimeoutMs, timeoutMs), name)
   try {
     const dialled = await connected(backend, stop, loop, lookup)
@@ -68,6 +65,18 @@ export async function dial(
     throw error
   } finally {
     stop.release()
+  }
+}
+
+async function permitted(backend: Backend, permits: Permits): Promise<void> {
+  const id = permits.newId()
+  try {
+    await permits.take(id)
+    backend.held.push(id)
+  } catch (error) {
+    backend.connections -= 1
+    backend.health.failed(asHeadraceError(error))
+    throw error
   }
 }
 

@@ -20,11 +20,11 @@ export interface SeatClaim {
   /** How many are expected; above it somebody is told, and nobody is refused. */
   readonly expected: number | null
   /** What a refusal is. */
-  readonly code: 'service-full' | 'client-full'
+  readonly code: 'service-full' | 'client-full' | 'backend-full'
 }
 
 export interface Claims {
-  /** Of the request; no other has it. */
+  /** Of the request, or of its connection to a backend; no other has it. */
   readonly id: string
   readonly service: string
   readonly rates: readonly RateClaim[]

@@ -6,7 +6,7 @@ import { parsedAddress } from '../accept/addresses.ts'
 import { HeadraceError } from '../errors.ts'
 import type { RequestHead } from '../head/head.ts'
 import { valuesOf } from '../head/head.ts'
-import type { Claims, RateClaim, SeatClaim, Verdict } from './claims.ts'
+import type { Claims, Denial, RateClaim, SeatClaim, Verdict } from './claims.ts'
 import type { RuleOptions } from './conditions.ts'
 import { compileRule } from './conditions.ts'
 import { clientNetwork } from './network.ts'
@@ -114,7 +114,7 @@ export function createGate(service: string, options: GateOptions): Gate {
   return { check, heed, counts }
 }
 
-type Refusal = 'rule-denied' | 'cross-origin' | 'rate-limited' | 'service-full' | 'client-full'
+type Refusal = 'rule-denied' | 'cross-origin' | Denial['code']
 
 function countsOf({ rules, rates }: GateOptions): Record<string, number> {
   const names = [...OWN_NAMES, ...rules.map(({ name }) => name), ...rates.map(({ name }) => name)]

@@ -53,7 +53,9 @@ export async function checkBackend(
 function probeOf(backend: Backend, { kind, timeoutMs }: CheckOptions): Backend {
   return {
     ...backend,
-    options: { ...backend.options, maxConnections: undefined, connectTimeoutMs: timeoutMs },
+    options: { ...backend.options, connectTimeoutMs: timeoutMs },
+    permits: null,
+    held: [],
     secureContext: kind === 'tcp' ? null : backend.secureContext,
     health: new Health(null, null),
     connections: 0,

@@ -37,12 +37,14 @@ export interface Libc {
   read(fd: number, bytes: Memory, size: number): number
   recv(fd: number, bytes: Memory, size: number, flags: number): number
   send(fd: number, bytes: Memory, size: number, flags: number): number
+  sendto(fd: number, bytes: Memory, size: number, flags: number, to: Memory, toSize: number): number
   setsockopt(fd: number, level: number, option: number, value: Memory, size: number): number
   shutdown(fd: number, how: number): number
   socket(domain: number, type: number, protocol: number): number
   splice(from: number, fromOffset: null, to: number, toOffset: null, size: number, flags: number): number
   /** For calls that have no wrapper in the C library (syscall(2)): the number, then up to three arguments. */
   syscall(number: number, first: number, second: Memory, third: number): number
+  waitpid(pid: number, status: Memory | null, options: number): number
   write(fd: number, bytes: Memory, size: number): number
   /** Calls back when `fd` is readable, once in each turn of node's event loop until it is not; by libuv (uv_poll). */
   poll(fd: number, readable: () => void): PollHandle
@@ -83,11 +85,13 @@ const SIGNATURES = [
   'int64_t read(int fd, void *bytes, size_t size)',
   'int64_t recv(int fd, void *bytes, size_t size, int flags)',
   'int64_t send(int fd, void *bytes, size_t size, int flags)',
+  'int64_t sendto(int fd, void *bytes, size_t size, int flags, void *to, uint32_t toSize)',
   'int setsockopt(int fd, int level, int option, void *value, uint32_t size)',
   'int shutdown(int fd, int how)',
   'int socket(int domain, int type, int protocol)',
   'int64_t splice(int from, void *fromOffset, int to, void *toOffset, size_t size, unsigned int flags)',
   'int64_t syscall(int64_t number, int64_t first, void *second, int64_t third)',
+  'int waitpid(int pid, void *status, int options)',
   'int64_t write(int fd, void *bytes, size_t size)',
 ]
 
@@ -171,15 +175,18 @@ export const ENOBUFS = 105
 export const ETIMEDOUT = 110
 export const EINPROGRESS = 115
 
+export const AF_UNIX = 1
 export const AF_INET = 2
 export const AF_INET6 = 10
 export const SOCK_STREAM = 1
+export const SOCK_DGRAM = 2
 export const SOCK_NONBLOCK = 0x800
 export const SOCK_CLOEXEC = 0x80000
 export const SHUT_WR = 1
 
 export const SOL_SOCKET = 1
 export const SO_REUSEADDR = 2
+export const SO_TYPE = 3
 export const SO_ERROR = 4
 export const SO_SNDBUF = 7
 export const SO_RCVBUF = 8
@@ -187,7 +194,9 @@ export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
 export const SO_REUSEPORT = 15
 export const SO_RCVLOWAT = 18
+export const SO_SNDTIMEO = 21
 export const SO_ATTACH_FILTER = 26
+export const SO_ACCEPTCONN = 30
 export const SO_SNDBUFFORCE = 32
 export const SO_COOKIE = 57
 export const IPPROTO_IP = 0
@@ -210,6 +219,9 @@ export const PROT_WRITE = 2
 export const MAP_SHARED = 1
 export const MAP_FAILED = 2n ** 64n - 1n
 
+export const F_SETFD = 2
+export const FD_CLOEXEC = 1
+export const WNOHANG = 1
 export const F_DUPFD_CLOEXEC = 1030
 export const F_SETPIPE_SZ = 1031
 export const O_NONBLOCK = 0x800

@@ -1,8 +1,8 @@
-// Internet addresses as the system has them: struct sockaddr_in and sockaddr_in6 (ip(7), ipv6(7)).
+// Addresses of sockets as the system has them: struct sockaddr_in and sockaddr_in6 (ip(7), ipv6(7)), sockaddr_un (unix(7)).
 
 import { isIPv4 } from 'node:net'
 import type { Libc } from './libc.ts'
-import { AF_INET, AF_INET6 } from './libc.ts'
+import { AF_INET, AF_INET6, AF_UNIX } from './libc.ts'
 
 /** Bytes of a sockaddr_in6, the longer of the two. */
 export const SOCKADDR_SIZE = 28
@@ -36,6 +36,28 @@ export function endpointOf(calls: Libc, bytes: Buffer): Endpoint {
   }
   const address = calls.inet_ntop(AF_INET6, bytes.subarray(8, 24), TEXT, TEXT.length) ?? ''
   return { address, port }
+}
+
+/** Bytes of a sockaddr_un: the longest of all. */
+export const SOCKADDR_UN_SIZE = 110
+
+/** `@name` is one of the abstract names of Linux, which are no files. Throws a TypeError if the path has no room. */
+export function unixSockaddrOf(path: string): Buffer {
+  const name = Buffer.from(path.startsWith('@') ? `\0${path.slice(1)}` : `${path}\0`)
+  if (name.length > SOCKADDR_UN_SIZE - 2)
+    throw new TypeError(`${path} is too long for the address of a socket`)
+  const bytes = Buffer.alloc(2 + name.length)
+  bytes.writeUInt16LE(AF_UNIX, 0)
+  name.copy(bytes, 2)
+  return bytes
+}
+
+/** `bytes` as long as the system said. '' for a socket without a name. */
+export function unixPathOf(bytes: Buffer): string {
+  const name = bytes.subarray(2)
+  if (name[0] === 0) return `@${name.subarray(1)}`
+  const end = name.indexOf(0)
+  return name.subarray(0, end === -1 ? name.length : end).toString()
 }
 
 /** INET6_ADDRSTRLEN. */

@@ -199,5 +199,5 @@ function nested<Word extends string>(
 }
 
 function histogram(labels: Labels, { buckets, sum }: Distribution): Series {
-  return { labels, value: sum, buckets: [...buckets] }
+  return { labels, value: sum / 1e6, buckets: [...buckets] }
 }

@@ -50,7 +50,7 @@ export interface Bytes {
 /** A histogram. */
 export interface Distribution {
   readonly buckets: number[]
-  /** In seconds. */
+  /** In whole microseconds, which add up without a rest. */
   sum: number
 }
 
@@ -113,23 +113,23 @@ export function countPhases(
   let total = 0
   for (const name in counts.phases) {
     const phase = name as keyof Phases
-    const seconds = phases[phase] / 1e6
-    total += seconds
-    observe(counts.phases[phase], seconds)
+    total += phases[phase]
+    observe(counts.phases[phase], phases[phase])
   }
   observe(known(counts.handshakes, service, distribution), total)
-  observe(trafficOf(counts, service, backend).dials, phases.dial / 1e6)
+  observe(trafficOf(counts, service, backend).dials, phases.dial)
 }
 
 function distribution(): Distribution {
   return { buckets: new Array<number>(BUCKETS_SECONDS.length + 1).fill(0), sum: 0 }
 }
 
-function observe(distribution: Distribution, seconds: number): void {
+function observe(distribution: Distribution, micros: number): void {
+  const seconds = micros / 1e6
   let at = 0
   while (at < BUCKETS_SECONDS.length && seconds > (BUCKETS_SECONDS[at] as number)) at += 1
   distribution.buckets[at] = (distribution.buckets[at] ?? 0) + 1
-  distribution.sum += seconds
+  distribution.sum += micros
 }
 
 function known<Key, Value>(map: Map<Key, Value>, key: Key, make: () => Value): Value {

@@ -122,6 +122,15 @@ export function countersOf(snapshot: MetricsSnapshot): MetricsSnapshot {
   return Object.fromEntries(names.map((name) => [name, snapshot[name] ?? []]))
 }
 
+/** The same, without what is still zero: little, however long the config is. */
+export function grown(snapshot: MetricsSnapshot): MetricsSnapshot {
+  const all = Object.entries(countersOf(snapshot)) as [MetricName, readonly Series[]][]
+  const isGrown = ({ value, buckets = [] }: Series) => value > 0 || buckets.some((count) => count > 0)
+  return Object.fromEntries(
+    all.flatMap(([name, series]) => (series.some(isGrown) ? [[name, series.filter(isGrown)]] : [])),
+  )
+}
+
 function mergeSeries(all: readonly Series[], { labels, merge }: MetricKind): Series[] {
   const known = new Map<string, Series>()
   for (const series of all) {
@@ -134,9 +143,17 @@ function mergeSeries(all: readonly Series[], { labels, merge }: MetricKind): Ser
 }
 
 const MERGES: Readonly<Record<Merge, (one: number, other: number) => number>> = {
-  sum: (one, other) => one + other,
+  sum: (one, other) => toMicros(one + other),
   min: Math.min,
   max: Math.max,
+}
+
+/**
+ * Seconds are counted in whole microseconds. Rounded to them a sum is the same in whatever order it is made; otherwise it
+ * could go back by the last bit when a worker dies, which is a reset to whoever reads it.
+ */
+function toMicros(value: number): number {
+  return Number.isInteger(value) ? value : Math.round(value * 1e6) / 1e6
 }
 
 function mergeTwo(one: Series, other: Series, merge: Merge): Series {

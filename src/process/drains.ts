@@ -42,9 +42,12 @@ export interface DrainParts {
   readonly delayMs: number
   readonly times: DrainTimes
   readonly lines: ProgramLines
+  /** The program ends, and may take so long. */
+  stopping(withinMs: number): void
 }
 
-export function createDrains({ workers, sockets, delayMs, times: usual, lines }: DrainParts): Drains {
+export function createDrains(parts: DrainParts): Drains {
+  const { workers, sockets, delayMs, times: usual, lines, stopping } = parts
   /** Of all workers; aborted by whoever does not want to wait for the delay. */
   const delay = new AbortController()
   let starting: Promise<void> | null = null
@@ -76,6 +79,7 @@ export function createDrains({ workers, sockets, delayMs, times: usual, lines }:
 
   async function start(times: DrainTimes): Promise<void> {
     startedAt = performance.now()
+    stopping(delayMs + times.drainMs + END_TIMEOUT_MS + 2 * EXIT_TIMEOUT_MS)
     lines.draining('all', await tunnelsOf(workers), delayMs, times)
     if (delayMs > 0) await wait(delayMs, undefined, { signal: delay.signal }).catch(() => {})
     for (const worker of workers) worker.retire()

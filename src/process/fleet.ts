@@ -45,6 +45,7 @@ export function createFleet(
   /** One change after the other, so that all workers see them in the same order. */
   let last: Promise<unknown> = Promise.resolve()
   const totals = createTotals(workers)
+  totals.watch()
 
   return {
     websockets(id, value, options = {}) {

@@ -5,6 +5,8 @@
 //   primary ── IPC ───┼── worker-1 ── edge ── its listening sockets
 //   switch, ledgers   └── control  ── admin API: control.sock, admin.address
 
+import type { Given } from '../accept/given.ts'
+import { givenSockets } from '../accept/given.ts'
 import type { Inherited } from '../accept/inherited.ts'
 import { openInherited } from '../accept/inherited.ts'
 import type { LoadedConfig } from '../config/load.ts'
@@ -16,6 +18,7 @@ import { createSwitches, switchFileIn } from '../service/switch.ts'
 import type { DrainCounts } from '../tunnel/drain.ts'
 import { monthOf } from '../usage/minutes.ts'
 import { readUsage } from '../usage/usage.ts'
+import { activatedSockets } from './activation.ts'
 import type { ChildWatch } from './child.ts'
 import { startChild } from './child.ts'
 import { createDrains, EXIT_TIMEOUT_MS } from './drains.ts'
@@ -23,8 +26,13 @@ import { createFleet } from './fleet.ts'
 import { createHosts } from './hosts.ts'
 import type { Identity } from './identity.ts'
 import { createIdentity } from './identity.ts'
+import { createNotify } from './notify.ts'
+import { reapOrphans } from './orphans.ts'
 import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import { hostLedger, LEDGER } from './shared-ledger.ts'
+import { exitOnSignals } from './signals.ts'
+import type { Watchdog } from './watchdog.ts'
+import { startWatchdog } from './watchdog.ts'
 import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
 
 export interface Started {
@@ -35,10 +43,13 @@ export interface Started {
 
 /**
  * Resolves once all workers accept, with the addresses, and with what resolves when everything has stopped after a signal.
- * Rejects with listen-failed, config-invalid, engine-unavailable or state-failed.
+ * Rejects with listen-failed, activation-failed, user-unavailable, config-invalid, engine-unavailable or state-failed.
  */
 export async function startPrimary(config: LoadedConfig): Promise<Started> {
+  const begun = exitOnSignals()
   const lines = createProgramLines(config.edge.log.level)
+  const notify = createNotify(process.env, process.pid, lines.trouble)
+  const given = givenSockets(activatedSockets(process.env, process.pid))
   const { stateDirectory, services } = config.edge
   const file = stateDirectory === undefined ? null : switchFileIn(stateDirectory)
   const switches = createSwitches({ services, file })
@@ -47,7 +58,7 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   const text = { file: config.file, text: config.text }
 
   const identity = createIdentity(config.runAs)
-  const sockets = await openAll(config, identity)
+  const sockets = await openAll(config, given, identity)
   const parts = {
     config: text,
     sockets,
@@ -60,7 +71,14 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   const workers = startWorkers(config.workers, parts)
   const { drainTimeoutMs: drainMs, drainSpreadMs: spreadMs } = config.edge
   const times = { drainMs, spreadMs }
-  const drains = createDrains({ workers, sockets, delayMs: config.drainDelayMs, times, lines })
+  const drains = createDrains({
+    workers,
+    sockets,
+    delayMs: config.drainDelayMs,
+    times,
+    lines,
+    stopping: (withinMs) => notify.stopping(withinMs),
+  })
   const status = async () => ({ isDraining: drains.isDraining, workers: await drains.workers() })
   const answers: PrimaryAnswers = {
     ...createFleet(workers, { services: services.map(({ id }) => id), switches, spikes: ledger.spikes }),
@@ -73,6 +91,8 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
     },
   }
   const control = startControl(text, identity, answers, watch)
+  reapOrphans((pid) => [...workers, control].some((child) => child.pid === pid))
+  let watchdog: Watchdog | null = null
 
   /** The webhook is in the network, where the primary is not. */
   function spike(crossing: Crossing): void {
@@ -82,6 +102,7 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
 
   /** Nothing is left behind: also not of a start that has failed. */
   async function endAll(): Promise<void> {
+    watchdog?.stop()
     for (const { close } of sockets) close()
     await Promise.all(workers.map((worker) => worker.stop(EXIT_TIMEOUT_MS)))
     // Until here it has told whoever asked that this program is not ready.
@@ -89,6 +110,7 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   }
 
   async function run(): Promise<DrainCounts> {
+    begun()
     const counts = await drains.ended()
     await endAll()
     return counts
@@ -100,6 +122,8 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
     const { address } = await control.started
     // Behind whatever the program says of the addresses.
     setImmediate(() => {
+      notify.ready()
+      watchdog = startWatchdog(workers, notify, () => drains.isDraining, lines.trouble)
       if (first !== undefined) lines.engine(first.engine.name, first.engine.reason, workers.length)
       if (address !== null) lines.admin(address)
     })
@@ -123,13 +147,24 @@ function startControl(text: ConfigText, identity: Identity, answers: PrimaryAnsw
   })
 }
 
-/** All or none; then the program is who the config says. */
-async function openAll({ listeners, workers, edge }: LoadedConfig, identity: Identity): Promise<Inherited[]> {
-  const results = await Promise.allSettled(listeners.map(({ address }) => openInherited(address, workers)))
+/**
+ * All or none; then the program is who the config says. Those that the service manager has opened come first: of one that is
+ * not wanted it says so, not that it is taken.
+ */
+async function openAll(
+  { listeners, workers, edge }: LoadedConfig,
+  given: Given,
+  identity: Identity,
+): Promise<Inherited[]> {
+  const taken = await Promise.all(listeners.map(({ address }) => given.take(address, workers)))
+  given.allTaken()
+  const opening = listeners.map(({ address }, at) => taken[at] ?? openInherited(address, workers))
+  const results = await Promise.allSettled(opening)
   const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
   // What the state folder gets is its user's alone; a socket is for whom the umask of whoever started us lets in.
   process.umask(0o077)
-  const paths = opened.flatMap(({ address }) => (address.startsWith('unix:') ? [address.slice(5)] : []))
+  const own = opened.filter((one) => !taken.includes(one))
+  const paths = own.flatMap(({ address }) => (address.startsWith('unix:') ? [address.slice(5)] : []))
   const failed =
     results.find((result) => result.status === 'rejected')?.reason ??
     (await identity.settle(edge.stateDirectory, paths).catch((error: unknown) => error))

@@ -4,6 +4,7 @@
 //   worker ──── hosted ledgers ──────────▶ primary ◀── operations, status ── control
 
 import type { Crossing } from '../gate/seats.ts'
+import type { MetricsSnapshot } from '../observe/metrics.ts'
 import type { Operations, ProgramStatus } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
 import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
@@ -32,6 +33,8 @@ export interface InheritedSocket {
 export interface WorkerAnswers extends Operations {
   /** Resolves when it accepts. */
   start(orders: WorkerOrders): Promise<WorkerStarted>
+  /** Of its metrics what only grows, and has begun to: what still counts when it has died. */
+  counters(): Promise<MetricsSnapshot>
   /** Accepts for its neighbour as well, or does not any more. */
   cover(isNeeded: boolean): Promise<void>
   /** Resolves when all its tunnels are over. A second one with less time shortens the wait. */

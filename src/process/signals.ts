@@ -1,5 +1,7 @@
 // Signals that ask a program to stop.
 
+import { constants } from 'node:os'
+
 /** Resolves with the next one. */
 export function signal(): Promise<void> {
   return new Promise((resolve) => {
@@ -21,5 +23,20 @@ export function ignoreSignals(): () => void {
   return () => {
     process.off('SIGTERM', ignore)
     process.off('SIGINT', ignore)
+  }
+}
+
+/**
+ * While a program starts, a signal ends it. The first process of a container is asked to say so: what it does not listen
+ * for, it never gets (pid_namespaces(7)). Call what is returned when it has started.
+ */
+export function exitOnSignals(): () => void {
+  if (process.pid !== 1) return () => {}
+  const exit = () => process.exit(128 + constants.signals.SIGTERM)
+  process.on('SIGTERM', exit)
+  process.on('SIGINT', exit)
+  return () => {
+    process.off('SIGTERM', exit)
+    process.off('SIGINT', exit)
   }
 }

@@ -1,5 +1,6 @@
 // The metrics of all workers together. What a life of a worker has counted stays counted when it is over, as far as it was
-// seen, so that no total of the program goes back while the program runs.
+// seen, so that no total of the program goes back while the program runs. It is looked at each second, whoever scrapes or
+// does not: more than that is not lost with a worker.
 
 import type { MetricsSnapshot } from '../observe/metrics.ts'
 import { countersOf, mergeSnapshots } from '../observe/metrics.ts'
@@ -15,28 +16,34 @@ type Life = Pick<Wire<WorkerAnswers>, 'ask'>
 export interface Totals {
   /** A worker that does not answer counts with what was seen of it last, and is not up. */
   gather(): Promise<MetricsSnapshot>
+  /** From now on it looks each second. Keeps no process alive. */
+  watch(): void
 }
+
+const LOOK_MS = 1_000
 
 export function createTotals(workers: Workers): Totals {
   const seen = new Map<Life, MetricsSnapshot>()
   let departed: MetricsSnapshot = {}
 
   async function gather(): Promise<MetricsSnapshot> {
-    const asked = await Promise.all(lives().map(look))
+    const all = lives()
+    const answers = await Promise.all(all.map((life) => look(life, 'metrics')))
     fold()
-    const answered = new Set(asked)
-    const living = [...seen].map(([life, snapshot]) => (answered.has(life) ? snapshot : countersOf(snapshot)))
+    const answered = new Map(all.map((life, at) => [life, answers[at]]))
+    // What is not in `seen` any more is in `departed`.
+    const living = [...seen].map(([life, snapshot]) => answered.get(life) ?? countersOf(snapshot))
     return mergeSnapshots([processSeries(workers), departed, ...living])
   }
 
-  /** The life that has answered, or null. */
-  async function look(life: Life): Promise<Life | null> {
+  /** What it has answered, or null. */
+  async function look(life: Life, what: 'metrics' | 'counters'): Promise<MetricsSnapshot | null> {
     try {
-      const snapshot = await life.ask('metrics', [])
+      const snapshot = await life.ask(what, [])
       // Another one may have seen its end meanwhile, and counted it.
       if (!lives().includes(life)) return null
       seen.set(life, snapshot)
-      return life
+      return snapshot
     } catch {
       return null
     }
@@ -55,7 +62,17 @@ export function createTotals(workers: Workers): Totals {
     return workers.flatMap(({ wire }) => (wire === null ? [] : [wire]))
   }
 
-  return { gather }
+  async function lookAtAll(): Promise<void> {
+    await Promise.all(lives().map((life) => look(life, 'counters')))
+    fold()
+  }
+
+  function watch(): void {
+    // One that takes longer is not overtaken.
+    setTimeout(() => void lookAtAll().then(watch), LOOK_MS).unref()
+  }
+
+  return { gather, watch }
 }
 
 function processSeries(workers: Workers): MetricsSnapshot {

@@ -3,6 +3,7 @@
 import { readConfig } from '../config/load.ts'
 import type { Edge } from '../edge.ts'
 import { createEdge } from '../edge.ts'
+import { grown } from '../observe/metrics.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { NOW } from '../tunnel/drain.ts'
 import type { Cover } from './cover.ts'
@@ -62,6 +63,7 @@ const answers: WorkerAnswers = {
   gates: async () => (await edge).gates(),
   usage: async (...given) => await (await edge).usage(...given),
   metrics: async () => await (await edge).metrics(),
+  counters: async () => grown(await (await edge).metrics()),
   activity: async () => await (await edge).activity(),
 }
 

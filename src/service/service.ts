@@ -11,6 +11,8 @@ import type { Handler } from '../handoff/handler.ts'
 import { loadHandler } from '../handoff/handler.ts'
 import type { Route, RouteOptions } from '../handoff/routes.ts'
 import { compileRoute } from '../handoff/routes.ts'
+import type { Counter } from './permits.ts'
+import { permitsFor } from './permits.ts'
 
 export interface ServiceOptions {
   readonly id: string
@@ -45,12 +47,14 @@ export interface Service {
 }
 
 /** Throws config-invalid. A handler's module begins to load. */
-export function createService(options: ServiceOptions): Service {
+export function createService(options: ServiceOptions, counter: Counter): Service {
   const { handler } = options
   const loading = typeof handler === 'string' ? loadHandler(handler) : (handler ?? null)
   // Whoever waits for it is told; nobody waiting is no reason to end the process.
   if (loading instanceof Promise) loading.catch(() => {})
-  const backends = new Map(backendsOf(options).map((backend) => [backend.name, createBackend(backend)]))
+  const backends = new Map(
+    backendsOf(options).map((one) => [one.name, createBackend(one, permitsFor(options.id, one, counter))]),
+  )
   return {
     options,
     gate: options.gate === undefined ? null : createGate(options.id, options.gate),

@@ -12,7 +12,7 @@ import type { Test } from 'tap'
 import { upgradeRequest } from './origin.ts'
 import type { Peer } from './peer.ts'
 import { connectTo, placeOf } from './peer.ts'
-import type { Running } from './program.ts'
+import type { How, Running } from './program.ts'
 import { startProgram } from './program.ts'
 
 export interface Answer {
@@ -88,8 +88,8 @@ export interface FleetOptions {
   /** Instead of the program: a node option, see program.ts. */
   readonly script?: string
   readonly words?: readonly string[]
-  /** See program.ts. */
-  readonly launcher?: readonly string[]
+  /** How the program is started: see program.ts. */
+  readonly how?: Pick<How, 'environment' | 'launcher' | 'descriptors'>
 }
 
 export function newFolder(t: Test, files: Readonly<Record<string, string>> = {}): string {
@@ -111,11 +111,10 @@ ${more}`
 }
 
 export async function startFleet(t: Test, config: string, options: FleetOptions = {}): Promise<Fleet> {
-  const { folder = newFolder(t), script, words = [], launcher = [] } = options
+  const { folder = newFolder(t), script, words = [], how = {} } = options
   writeFileSync(join(folder, 'headrace.yaml'), config)
   const all = [...words, 'run', '--config', 'headrace.yaml']
-  const how = { cwd: folder, launcher }
-  const program = startProgram(t, all, script === undefined ? how : { ...how, script })
+  const program = startProgram(t, all, { ...how, cwd: folder, ...(script === undefined ? {} : { script }) })
   const addresses = (await program.line()).replace('headrace listens on ', '').split(', ')
   const [address = ''] = addresses
   const said = (message: string) =>

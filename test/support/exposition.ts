@@ -5,8 +5,8 @@ export interface Exposition {
   value(name: string, labels?: Readonly<Record<string, string>>): number | undefined
   /** The names that are declared, with their types. */
   readonly types: ReadonlyMap<string, string>
-  /** `name{label="value"}`, all different. */
-  readonly series: readonly string[]
+  /** The values by `name{label="value"}`. */
+  readonly series: ReadonlyMap<string, number>
 }
 
 interface Sample {
@@ -19,7 +19,7 @@ interface Sample {
 export function readExposition(text: string): Exposition {
   const types = new Map<string, string>()
   const samples: Sample[] = []
-  const series = new Set<string>()
+  const series = new Map<string, number>()
   for (const line of text.split('\n')) {
     const [, name = '', type = ''] = /^# TYPE (\S+) (\S+)$/.exec(line) ?? []
     if (name !== '') types.set(name, type)
@@ -27,12 +27,12 @@ export function readExposition(text: string): Exposition {
     const sample = sampleOf(line)
     const id = line.slice(0, line.lastIndexOf(' '))
     if (series.has(id)) throw new Error(`twice: ${id}`)
-    series.add(id)
+    series.set(id, sample.value)
     samples.push(sample)
   }
   return {
     types,
-    series: [...series],
+    series,
     value(name, labels = {}) {
       const wanted = Object.entries(labels)
       const found = samples.filter(

@@ -24,16 +24,19 @@ export interface How {
   readonly script?: string
   readonly cwd?: string
   readonly environment?: Readonly<Record<string, string>>
-  /** A command that runs it, such as strace with its options. */
+  /** What starts it, as words before its own; the default starts it directly. */
   readonly launcher?: readonly string[]
+  /** What it inherits, as descriptors 3, 4, … */
+  readonly descriptors?: readonly number[]
 }
 
 /** Starts it with these words; killed with its test if it has not ended by itself. */
 export function startProgram(t: Test, words: readonly string[], how: How = {}): Running {
-  const { script = PROGRAM, cwd, environment = {}, launcher = [] } = how
+  const { script = PROGRAM, cwd, environment = {}, launcher = [], descriptors = [] } = how
   // tap would load its own modules into every node that a test starts: users have none of that.
-  const child = spawn('env', ['-u', 'NODE_OPTIONS', ...launcher, process.execPath, script, ...words], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+  const [command = '', ...rest] = [...launcher, 'env', '-u', 'NODE_OPTIONS', process.execPath, script]
+  const child = spawn(command, [...rest, ...words], {
+    stdio: ['ignore', 'pipe', 'pipe', ...descriptors],
     env: { PATH: process.env.PATH ?? '', ...environment },
     ...(cwd === undefined ? {} : { cwd }),
   })
@@ -45,14 +48,16 @@ export function startProgram(t: Test, words: readonly string[], how: How = {}): 
   const lines: string[] = []
   let stdout = ''
   let stderr = ''
-  child.stdout.on('data', (chunk: Buffer) => {
+  const { stdout: said, stderr: complained } = child
+  if (said === null || complained === null) throw new Error('both are pipes')
+  said.on('data', (chunk: Buffer) => {
     stdout += chunk
   })
-  child.stderr.on('data', (chunk: Buffer) => {
+  complained.on('data', (chunk: Buffer) => {
     stderr += chunk
   })
   const ended = once(child, 'close').then(([code, signal]) => ({ code, signal, stdout, stderr }))
-  const source = createInterface({ input: child.stdout })
+  const source = createInterface({ input: said })
   const unread: string[] = []
   let tell = () => {}
   source.on('line', (line) => {

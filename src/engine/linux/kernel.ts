@@ -152,7 +152,7 @@ export class Kernel implements Watcher {
     if (toClient !== null || toOrigin !== null) {
       this.order({ kind: 'keep', slot, generation, toClient, toOrigin })
     }
-    if (push(this.tables.begun, slot)) this.#wakeRelay()
+    if (push(this.tables.begun, slot)) setImmediate(wakeLater, this)
     return splicing
   }
 
@@ -183,7 +183,7 @@ export class Kernel implements Watcher {
 
   order(order: Order): void {
     this.#orders.port1.postMessage(order)
-    this.#wakeRelay()
+    this.wakeRelay()
   }
 
   /** Tunnels have ended. */
@@ -235,11 +235,12 @@ export class Kernel implements Watcher {
   /** A thread that is taken down inside a call through koffi, or while it loads it, would abort the process. */
   #stop(): void {
     Atomics.store(this.tables.stopped, 0, 1)
-    this.#wakeRelay()
+    this.wakeRelay()
     if (this.isRunning) Atomics.wait(this.tables.left, 0, 0, LEAVE_TIMEOUT_MS)
   }
 
-  #wakeRelay(): void {
+  /** Now, in the middle of the turn, the relay would take the CPU away from those that are about to begin. */
+  wakeRelay(): void {
     this.calls.write(this.#wake, ONE, 8)
   }
 }
@@ -287,6 +288,10 @@ class KernelSplicing implements Splicing {
     this.final = { engine, clientToOrigin, originToClient }
     this.owner.spliceEnded(endOf(word))
   }
+}
+
+function wakeLater(kernel: Kernel): void {
+  kernel.wakeRelay()
 }
 
 function cut({ kernel, slot, generation, final }: KernelSplicing): void {

@@ -81,10 +81,20 @@ t.test('a second signal cuts what is open: exit code 4', async (t) => {
   await draining(fleet)
   const [first] = clients
   first?.end()
-  await first?.closed
+  await fleet.says('tunnel closed')
   fleet.program.child.kill('SIGTERM')
   t.match(await fleet.program.ended, { code: 4, signal: null, stderr: '' })
   t.match(fleet.said('drained'), [{ level: 'warn', ended: 1, closed: 0, cut: 39 }])
+})
+
+t.test('two signals at once are a first and a second one', async (t) => {
+  const origin = await startOrigin(t, { answer: echo })
+  const fleet = await startFleet(t, chatConfig(origin.address, 'workers: 2\ndrainTimeout: 1h\n'))
+  await openSome(fleet, 4)
+  fleet.program.child.kill('SIGTERM')
+  fleet.program.child.kill('SIGINT')
+  t.match(await fleet.program.ended, { code: 4, signal: null, stderr: '' })
+  t.match(fleet.said('drained'), [{ ended: 0, cut: 4 }])
 })
 
 t.test('drainDelay: unready at once, and everybody is accepted until it is over', async (t) => {

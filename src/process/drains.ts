@@ -11,7 +11,7 @@ import type { ProgramLines } from '../observe/program-lines.ts'
 import type { DrainWanted, WorkerStatus } from '../operations.ts'
 import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
 import { NOW } from '../tunnel/drain.ts'
-import { signal } from './signals.ts'
+import { twoSignals } from './signals.ts'
 import type { Worker } from './workers.ts'
 
 /** What the ends of the last tunnels may take after the drain; an edge itself waits 3 s for them. */
@@ -63,9 +63,9 @@ export function createDrains(parts: DrainParts): Drains {
 
   async function ended(): Promise<DrainCounts> {
     // An operator's word is no signal: the signal of a service manager that follows it is the first one.
-    const first = signal()
-    const hurried = first.then(signal).then(() => all(NOW))
-    const counts = await Promise.race([first.then(() => all(usual)), asked, hurried])
+    const { first, second } = twoSignals()
+    const signalled = first.then(() => all(usual))
+    const counts = await Promise.race([signalled, asked, second.then(() => all(NOW))])
     lines.drained('all', counts, performance.now() - startedAt)
     return counts
   }

@@ -4,7 +4,7 @@ import type { ListenerOptions } from '../accept/listener.ts'
 import type { Edge, EdgeOptions } from '../edge.ts'
 import { createEdge } from '../edge.ts'
 import { NOW } from '../tunnel/drain.ts'
-import { signal } from './signals.ts'
+import { twoSignals } from './signals.ts'
 
 export interface Program {
   readonly listeners: readonly ListenerOptions[]
@@ -23,8 +23,9 @@ export async function start({ listeners, edge: options }: Program): Promise<{
 
 /** The first SIGTERM or SIGINT drains; the second does not wait any longer. */
 async function stopOnSignal(edge: Edge): Promise<void> {
-  await signal()
+  const { first, second } = twoSignals()
+  await first
   const closing = edge.close()
-  await Promise.race([closing, signal()])
+  await Promise.race([closing, second])
   await edge.close(NOW)
 }

@@ -1,30 +1,18 @@
-// Signals that ask a program to stop. Whether anybody listens is this module's only state.
+// Signals that ask a program to stop.
 
 import { constants } from 'node:os'
 
-const waiting: (() => void)[] = []
-let unheard = 0
-let isListening = false
-
-/**
- * Resolves with the next one. From the first call on each is heard, also those that come together: node would drop what is
- * pending while nobody listens for a moment.
- */
+/** Resolves with the next one. */
 export function signal(): Promise<void> {
-  if (!isListening) {
-    isListening = true
+  return new Promise((resolve) => {
+    const heard = () => {
+      process.off('SIGTERM', heard)
+      process.off('SIGINT', heard)
+      resolve()
+    }
     process.on('SIGTERM', heard)
     process.on('SIGINT', heard)
-  }
-  if (unheard === 0) return new Promise((resolve) => void waiting.push(resolve))
-  unheard -= 1
-  return Promise.resolve()
-}
-
-function heard(): void {
-  const next = waiting.shift()
-  if (next === undefined) unheard += 1
-  else next()
+  })
 }
 
 /**

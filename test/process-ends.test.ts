@@ -67,17 +67,6 @@ t.test('a second signal ends the tunnels of all workers, and all processes', asy
   for (const { pid } of workers) await gone(pid)
 })
 
-t.test('two signals that come together are two', async (t) => {
-  const origin = await startOrigin(t, { answer: echo })
-  const fleet = await startFleet(t, chatConfig(origin.address, 'workers: 2\ndrainTimeout: 1h\n'))
-  const client = await fleet.open()
-  fleet.program.child.kill('SIGINT')
-  fleet.program.child.kill('SIGTERM')
-  await client.ended
-  client.end()
-  t.equal((await fleet.program.ended).signal, null)
-})
-
 t.test(
   'signals that reach the workers, as from a terminal, change nothing: the primary decides',
   async (t) => {

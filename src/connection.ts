@@ -73,13 +73,18 @@ export interface Way {
   serve(arrival: Arrival, listener: Listener): Promise<void>
   /** Takes over a connection whose next request, already parsed, asks to become a WebSocket; `named`: it is decided. */
   upgrade(client: Client, head: RequestHead, rest: Buffer | null, named?: string | null): Promise<void>
-  /** From now on upgrades are refused, and plain connections end with their answer. */
+  /** From now on only what listeners have accepted is handed off, and plain connections end with their answer. */
   drain(): void
+  /** Whether a request is on its way, or is being answered. Who says nothing counts for a moment only. */
+  isBusy(): boolean
   /** WebSockets were switched off for a service: ends what is on its way to become one. */
   refuse(service: string): void
   /** Ends everything that is not a tunnel. */
   abort(): void
 }
+
+/** While draining: how long whoever has connected and says nothing is waited for, in ms. */
+const LAST_HEADS_MS = 1_000
 
 type Given = Exclude<Ruling, { readonly kind: 'respond' }>
 
@@ -87,7 +92,7 @@ export function createWay(surroundings: Surroundings): Way {
   const { services, switches, tunnels, usage, ledger, engine, loop, observer, limits, newId } = surroundings
   /** Those on their way. */
   const setUps = new Set<SetUp>()
-  let isDraining = false
+  let drainingAt: number | null = null
   const plain = createPlainServer({ newId, decide: decidePlain, upgrade, passedOver, answered }, limits)
 
   async function serve(arrival: Arrival, listener: Listener): Promise<void> {
@@ -118,6 +123,7 @@ export function createWay(surroundings: Surroundings): Way {
   ): Promise<void> {
     const setUp = begin('head', client, head)
     try {
+      if (drainingAt !== null) throw new HeadraceError('draining')
       await handOff(setUp, client, head, rest, named)
     } catch (error) {
       refuse(setUp, asHeadraceError(error))
@@ -144,7 +150,6 @@ export function createWay(surroundings: Surroundings): Way {
     setUp.service = service.options.id
     observer.asked(service.options.id)
     setUp.enter('gate')
-    if (isDraining) throw new HeadraceError('draining')
     if (!switches.isOn(service.options.id)) throw switchedOff(service.options.id)
     const passing = service.gate === null ? undefined : pass(setUp, service.gate, client, head)
     // Most gates count nothing, and nobody has to wait.
@@ -328,8 +333,16 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   function drain(): void {
-    isDraining = true
+    drainingAt ??= performance.now()
     plain.close(false)
+  }
+
+  function isBusy(): boolean {
+    if (plain.open > 0) return true
+    if (setUps.size === 0) return false
+    if (performance.now() - (drainingAt ?? 0) < LAST_HEADS_MS) return true
+    for (const { head } of setUps) if (head !== null) return true
+    return false
   }
 
   function refuseService(id: string): void {
@@ -337,12 +350,12 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   function abort(): void {
-    isDraining = true
+    drain()
     for (const setUp of setUps) setUp.abort(new HeadraceError('draining'))
     plain.close(true)
   }
 
-  return { serve, upgrade, drain, refuse: refuseService, abort }
+  return { serve, upgrade, drain, isBusy, refuse: refuseService, abort }
 }
 
 function switchedOff(id: string): HeadraceError {

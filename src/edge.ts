@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream'
 import { adopt } from './accept/client.ts'
 import type { Arrival, Listener, ListenerOptions } from './accept/listener.ts'
 import { listen } from './accept/listener.ts'
+import { LAST_HANDSHAKES_MS } from './accept/quiet.ts'
 import type { Limits } from './connection.ts'
 import { createWay } from './connection.ts'
 import { addressText } from './dial/backend.ts'
@@ -35,6 +36,8 @@ import type { BackendStatus } from './service/status.ts'
 import type { Switched } from './service/switch.ts'
 import { createSwitches, switchFileIn } from './service/switch.ts'
 import { serviceTable } from './service/table.ts'
+import type { DrainCounts, DrainProgress, DrainTimes } from './tunnel/drain.ts'
+import { createDrain } from './tunnel/drain.ts'
 import { Registry } from './tunnel/registry.ts'
 import type { Amounts } from './usage/amounts.ts'
 import { createUsage } from './usage/usage.ts'
@@ -52,8 +55,9 @@ export interface EdgeOptions {
   readonly redis: string | undefined
   /** Who is told of spikes. */
   readonly webhook: WebhookOptions | undefined
-  /** What `close` waits for tunnels to end if it isn't told, in ms. */
+  /** What `close` waits for tunnels to end if it isn't told, in ms, and the last part of it, in which it closes them. */
   readonly drainTimeoutMs: number
+  readonly drainSpreadMs: number
   /** Set for an edge that is one of several processes: there is more of what it is asked for elsewhere. */
   readonly worker?: WorkerIdentity
 }
@@ -89,10 +93,12 @@ export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   /** What this process has counted since it started, by service: for metrics. */
   usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
-   * Stops accepting, waits up to `drainMs` for the tunnels to end, and ends the rest. A second call with less time
-   * shortens the wait.
+   * Stops accepting, waits up to `drainMs` for the tunnels to end, and closes the rest, spread over the last `spreadMs` of
+   * it. A second call with less time shortens the wait. Resolves with what became of them.
    */
-  close(options?: { readonly drainMs?: number }): Promise<void>
+  close(times?: DrainTimes): Promise<DrainCounts>
+  /** Null before `close`. */
+  readonly draining: DrainProgress | null
 }
 
 export interface Opened {
@@ -100,9 +106,6 @@ export interface Opened {
   /** Stops accepting there. What was accepted lives on. */
   close(): Promise<void>
 }
-
-/** After the drain, how long the ends of the rest may take, in ms. */
-const CLOSE_TIMEOUT_MS = 3_000
 
 /**
  * `shared`: a ledger that counts for several processes. Throws config-invalid, engine-unavailable, or state-failed.
@@ -171,9 +174,9 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     }
   }
 
-  async function closeListeners(some: readonly Listener[]): Promise<void> {
+  async function closeListeners(some: readonly Listener[], lastMs = 0): Promise<void> {
     const open = some.filter((listener) => listeners.delete(listener))
-    await Promise.all(open.map((listener) => listener.close()))
+    await Promise.all(open.map((listener) => listener.close(lastMs)))
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void {
@@ -182,26 +185,24 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     void way.upgrade(adopt(socket), asked, head.length > 0 ? head : null, backend ?? null)
   }
 
-  let isDraining = false
-  let hurry = new AbortController()
+  const { look, movedAt } = usage
+  const drain = createDrain(tunnels, { look, movedAt, isBusy: way.isBusy })
 
-  async function close({ drainMs = options.drainTimeoutMs } = {}): Promise<void> {
-    // Whoever waits already is hurried by the later call.
-    hurry.abort()
-    hurry = new AbortController()
-    const closing = closeListeners([...listeners])
-    isDraining = true
+  const usual: DrainTimes = { drainMs: options.drainTimeoutMs, spreadMs: options.drainSpreadMs }
+
+  async function close(times = usual): Promise<DrainCounts> {
+    const closing = closeListeners([...listeners], Math.min(LAST_HANDSHAKES_MS, times.drainMs))
     checks.stop()
     way.drain()
-    await tunnels.empty(drainMs, hurry.signal)
+    await drain.run(times)
     way.abort()
-    await tunnels.stop('fin')
-    await tunnels.empty(CLOSE_TIMEOUT_MS)
+    const counts = await drain.finish()
     await closing
     await usage.close()
     ledger.close()
     webhook?.close()
     metering.close()
+    return counts
   }
 
   const metrics = async () =>
@@ -210,7 +211,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
       engine: engine.name,
       tunnels,
       listeners,
-      isDraining,
+      isDraining: drain.progress !== null,
       usage: usage.sinceStart(),
       gates: await operations.gates(),
     })
@@ -231,8 +232,9 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     usageSinceStart: usage.sinceStart,
     close,
   }
-  return Object.defineProperty(Object.assign(events, operations, own), 'size', {
-    get: () => tunnels.size,
+  return Object.defineProperties(Object.assign(events, operations, own), {
+    size: { get: () => tunnels.size },
+    draining: { get: () => drain.progress },
   }) as unknown as Edge
 }
 

@@ -19,6 +19,7 @@ import { createEdge } from './edge.ts'
 import type { EdgeEvents } from './observe/observer.ts'
 import type { GateReport, Operations } from './operations.ts'
 import type { BackendStatus } from './service/status.ts'
+import type { DrainCounts, DrainProgress } from './tunnel/drain.ts'
 import type { Amounts } from './usage/amounts.ts'
 import type { UsageReport } from './usage/report.ts'
 
@@ -48,6 +49,7 @@ export { renderMetrics } from './observe/render.ts'
 export type { GateReport, Operations, ServiceRecord, Switching } from './operations.ts'
 export type { BackendStatus } from './service/status.ts'
 export type { SwitchState, SwitchValue } from './service/switch.ts'
+export type { DrainCounts, DrainProgress } from './tunnel/drain.ts'
 export type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunnel/listing.ts'
 export type { Amounts } from './usage/amounts.ts'
 export type { ServiceUsage, UsageReport } from './usage/report.ts'
@@ -82,10 +84,18 @@ export interface Tunnel extends EventEmitter<EdgeEvents>, Operations {
   /** What this tunnel has counted since it was created, by service: for metrics. */
   usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
-   * Stops accepting, waits up to `drain` (a duration such as `10s`, or ms; default 0) for the tunnels to end, and ends
-   * the rest with FIN.
+   * Stops accepting, waits up to `drain` (a duration such as `10s`, or ms; default 0) for the tunnels to end, and closes
+   * the rest with FIN: one by one, spread over the last `spread` of that time (default: all of it), the one that is idle
+   * longest first. Resolves with how many ended by themselves, were closed, or were cut because a later call could not wait.
    */
-  close(options?: { readonly drain?: string | number }): Promise<void>
+  close(options?: CloseOptions): Promise<DrainCounts>
+  /** How far that is; null before. */
+  readonly draining: DrainProgress | null
+}
+
+export interface CloseOptions {
+  readonly drain?: string | number
+  readonly spread?: string | number
 }
 
 /**
@@ -103,7 +113,7 @@ export function createTunnel(options: ConfigInput): Tunnel {
       const { addresses } = await listen(wanted)
       return { addresses }
     },
-    close: ({ drain = 0 }: { readonly drain?: string | number } = {}) =>
-      close({ drainMs: parseDuration(drain) }),
+    close: ({ drain = 0, spread = drain }: CloseOptions = {}) =>
+      close({ drainMs: parseDuration(drain), spreadMs: parseDuration(spread) }),
   })
 }

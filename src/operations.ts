@@ -10,6 +10,7 @@ import type { Service } from './service/service.ts'
 import type { BackendStatus } from './service/status.ts'
 import { backendStatus } from './service/status.ts'
 import type { Switches, SwitchState, SwitchValue } from './service/switch.ts'
+import type { DrainProgress } from './tunnel/drain.ts'
 import type { TunnelFilter, TunnelPage, TunnelQuery, TunnelRecord } from './tunnel/listing.ts'
 import { listTunnels, matcher, recordOf } from './tunnel/listing.ts'
 import type { Registry } from './tunnel/registry.ts'
@@ -71,9 +72,21 @@ export interface ServiceRecord extends SwitchState {
   readonly tunnels: number
 }
 
-/** What a program of several processes says of itself. */
+/** What a program of several processes says of itself, and how it is asked to end. */
 export interface ProgramStatus {
   status(): Promise<Status>
+  /**
+   * As SIGTERM does; or of one worker: it accepts no more, which its neighbour does meanwhile, and is replaced when its
+   * tunnels are over. Resolves when that has begun. Throws argument-invalid if nobody could accept meanwhile.
+   */
+  drain(wanted: DrainWanted): Promise<Status>
+}
+
+export interface DrainWanted {
+  /** Undefined: all, and the program. */
+  readonly worker?: string | undefined
+  /** Instead of the config's. */
+  readonly timeoutMs?: number | undefined
 }
 
 export interface Status {
@@ -87,6 +100,8 @@ export interface WorkerStatus {
   readonly state: ChildState
   /** How often it had to be replaced. */
   readonly restarts: number
+  /** How far its tunnels are on their way to their end; null unless it drains. */
+  readonly drain: DrainProgress | null
 }
 
 /** waiting: it has died, and is started again in a moment. */

@@ -39,6 +39,13 @@ export const operatorErrors = {
     'a process of this program did not answer',
     'try again, and see its log lines',
   ],
+  'user-unavailable': [
+    null,
+    'operator',
+    'error',
+    'the program cannot run as the user that the config names',
+    'start it as root, or leave `user` and `group` out of the config',
+  ],
   'state-locked': [
     null,
     'operator',

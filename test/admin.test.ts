@@ -55,6 +55,7 @@ function requestFor(method: string, path: string): { path: string; asking: Askin
     .replace('{file}', 'page.js')
     .replace('{id}', path.startsWith('/services') ? 'chat' : 'none')
   const query = method === 'DELETE' && path === '/tunnels' ? '?service=chat' : ''
+  if (path === '/drain') return { path, asking: { method, body: { worker: 'worker-1', timeoutMs: 0 } } }
   if (method !== 'PATCH') return { path: where + query, asking: { method } }
   return {
     path: where,
@@ -265,7 +266,10 @@ t.test('the document has every route, and every answer is as it says', async (t)
     const { success, error } = z.fromJSONSchema(schema).safeParse(answer.json ?? answer.text)
     t.ok(success, `${method} ${where}: ${answer.status} ${error?.message ?? ''}`)
   }
-  for (const { method, path } of ROUTES) {
+  // Last, since it ends tunnels that others ask for.
+  const isDrain = ({ path }: { readonly path: string }) => path === '/drain'
+  const inTurn = [...ROUTES.filter((one) => !isDrain(one)), ...ROUTES.filter(isDrain)]
+  for (const { method, path } of inTurn) {
     const { path: where, asking } = requestFor(method, path)
     await check(method, path, where, asking)
     if (path === '/tunnels/{id}') await check(method, path, `/tunnels/${id}`, asking)

@@ -177,7 +177,7 @@ t.test('a second SIGTERM ends the tunnels at once', async (t) => {
   await client.ended
   client.end()
   const { code, stdout, stderr } = await program.ended
-  t.strictSame([code, stderr], [0, ''])
+  t.strictSame([code, stderr], [4, ''])
   t.match(stdout, /"end":"operator-fin-tunnel"/)
 })
 

@@ -128,9 +128,12 @@ t.test('what is left out has its default', (t) => {
       redis: undefined,
       webhook: undefined,
       drainTimeoutMs: 60_000,
+      drainSpreadMs: 60_000,
       stateDirectory: '/etc/headrace/state',
     },
     workers: availableParallelism(),
+    drainDelayMs: 0,
+    runAs: null,
     admin: null,
   })
   t.end()
@@ -217,7 +220,7 @@ engine: warp
 
 t.test('what is no config at all is told, too', (t) => {
   const keys =
-    'write keys and values: listeners, services, limits, engine, workers, drainTimeout, stateDirectory, admin, rateStore, webhook, log'
+    'write keys and values: listeners, services, limits, engine, workers, drainTimeout, drainSpread, drainDelay, user, group, stateDirectory, admin, rateStore, webhook, log'
   const nowhere = 'listeners: nowhere to listen; write such as listeners: [{ address: 127.0.0.1:8080 }]'
   t.strictSame(
     complaints(() => read(SERVICES)),

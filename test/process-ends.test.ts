@@ -12,6 +12,7 @@ import { HeadraceError } from '../src/errors.ts'
 import { startChild } from '../src/process/child.ts'
 import type { Hosted } from '../src/process/hosts.ts'
 import { createHosts } from '../src/process/hosts.ts'
+import { createIdentity } from '../src/process/identity.ts'
 import { wire } from '../src/process/messages.ts'
 import type { AskingAnswers } from './support/asking-process.ts'
 import { selfSigned } from './support/certificates.ts'
@@ -29,7 +30,7 @@ import {
 import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
 import type { Peer } from './support/peer.ts'
 import { connectTo } from './support/peer.ts'
-import { PROGRAM, startProgram } from './support/program.ts'
+import { PROGRAM, startProgram, WITHOUT_KOFFI } from './support/program.ts'
 
 t.test('draining: unready at once, nobody is accepted, tunnels live on and end by themselves', async (t) => {
   const origin = await startOrigin(t, { answer: echo })
@@ -62,7 +63,7 @@ t.test('a second signal ends the tunnels of all workers, and all processes', asy
     await client.ended
     client.end()
   }
-  t.match(await fleet.program.ended, { code: 0, signal: null, stderr: '' })
+  t.match(await fleet.program.ended, { code: 4, signal: null, stderr: '' })
   for (const { pid } of workers) await gone(pid)
 })
 
@@ -130,20 +131,13 @@ t.test('TLS, PROXY protocol and Unix sockets are inherited as well', async (t) =
   fleet.program.child.kill('SIGTERM')
   await fleet.says('draining')
   fleet.program.child.kill('SIGTERM')
-  t.match(await fleet.program.ended, { code: 0, stderr: '' })
+  t.match(await fleet.program.ended, { code: 4, stderr: '' })
   t.equal(existsSync(`${folder}/edge.sock`), false)
 })
 
 t.test('without koffi all workers share one socket', async (t) => {
   const origin = await startOrigin(t, { answer: echo })
-  const folder = newFolder(t, {
-    'without-koffi.cjs': `const modules = require('node:module')
-      const load = modules._load
-      modules._load = (name, ...more) => {
-        if (name === 'koffi') throw Object.assign(new Error('not here'), { code: 'MODULE_NOT_FOUND' })
-        return load(name, ...more)
-      }`,
-  })
+  const folder = newFolder(t, { 'without-koffi.cjs': WITHOUT_KOFFI })
   const script = `--require=${folder}/without-koffi.cjs`
   const fleet = await startFleet(
     t,
@@ -236,6 +230,7 @@ t.test('what a process holds of a ledger in the primary is free when it dies', a
     name: 'asking',
     module: new URL('./support/asking-process.js', import.meta.url),
     descriptors: [],
+    identity: createIdentity(null),
     answers: (life) => ({ hosted: (name, request) => hosts.ask(life, name, request) }),
     start: (line) => line.ask('add', [1, 1]),
     over: hosts.release,

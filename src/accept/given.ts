@@ -83,6 +83,8 @@ export function givenSockets(sockets: readonly GivenSocket[]): Given {
       return {
         address: found.address,
         descriptors: Array.from({ length: workers }, () => found.descriptor),
+        // What connects from now on is for whoever the service manager starts next.
+        quiet() {},
         // It stays open: a later listener may want it.
         close() {
           found.isTaken = false

@@ -15,6 +15,7 @@ import {
   errorName,
   F_DUPFD_CLOEXEC,
   libc,
+  libcOrNull,
   SO_REUSEADDR,
   SO_REUSEPORT,
   SOCK_CLOEXEC,
@@ -27,12 +28,15 @@ import type { Endpoint } from '../linux/sockaddr.ts'
 import { endpointOf, familyOf, SOCKADDR_SIZE, sockaddrOf } from '../linux/sockaddr.ts'
 import type { Place } from './place.ts'
 import { BACKLOG, failedToListen, placeOf, removeStale } from './place.ts'
+import { beginNoMore } from './quiet.ts'
 
 export interface Inherited {
   /** With the port that the system chose. */
   readonly address: string
   /** One for each worker; the same one for all if it is shared. */
   readonly descriptors: readonly number[]
+  /** From now on no connection is begun; those that have begun can still be accepted. Not if it is shared by TCP. */
+  quiet(): void
   close(): void
 }
 
@@ -40,7 +44,7 @@ export interface Inherited {
 export async function openInherited(
   address: string,
   workers: number,
-  calls: Libc | null = callsOrNull(),
+  calls: Libc | null = libcOrNull(),
 ): Promise<Inherited> {
   const place = placeOf(address)
   try {
@@ -67,14 +71,6 @@ export function letGo(descriptor: number): void {
   libc().close(descriptor)
 }
 
-function callsOrNull(): Libc | null {
-  try {
-    return libc()
-  } catch {
-    return null
-  }
-}
-
 async function openSpread(
   calls: Libc,
   { host, port }: { readonly host?: string; readonly port: number },
@@ -95,7 +91,10 @@ async function openSpread(
     close()
     throw error
   }
-  return { address: textOf(at), descriptors, close }
+  const quiet = () => {
+    for (const descriptor of descriptors) beginNoMore(calls, descriptor)
+  }
+  return { address: textOf(at), descriptors, quiet, close }
 }
 
 /** The socket, and where it is. All interfaces are IPv4's if the machine has no IPv6. */
@@ -156,6 +155,8 @@ async function openShared(place: Place, workers: number): Promise<Inherited> {
   return {
     address: place.path === undefined ? textOf(into as Endpoint) : `unix:${place.path}`,
     descriptors: Array.from({ length: workers }, () => handle.fd),
+    // Of a Unix socket the end of its name does the same, which comes with the close.
+    quiet: () => {},
     close: () => handle.close(),
   }
 }

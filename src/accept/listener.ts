@@ -5,8 +5,9 @@
 import { once } from 'node:events'
 import type { Server, SocketConstructorOpts } from 'node:net'
 import { createServer, Socket } from 'node:net'
+import { setTimeout as wait } from 'node:timers/promises'
 import { HeadraceError } from '../errors.ts'
-import { F_DUPFD_CLOEXEC, systemError } from '../linux/libc.ts'
+import { F_DUPFD_CLOEXEC, libcOrNull, systemError } from '../linux/libc.ts'
 import type { Loop } from '../linux/loop.ts'
 import type { Endpoint } from '../linux/sockaddr.ts'
 import type { TcpOptions } from '../linux/tuning.ts'
@@ -24,6 +25,7 @@ import type { Handshakes } from './handshakes.ts'
 import { createHandshakes } from './handshakes.ts'
 import type { Place } from './place.ts'
 import { BACKLOG, failedToListen, placeOf, removeStale } from './place.ts'
+import { beginNoMore } from './quiet.ts'
 import { watchDescriptors } from './spare.ts'
 
 export interface ListenerOptions extends TcpOptions {
@@ -50,8 +52,11 @@ export interface Listener {
   readonly certificates: Pick<Certificates, 'expiries'> | null
   readonly proxyFrom: AddressList | null
   readonly forwardedFrom: AddressList | null
-  /** Stops accepting. What was accepted lives on. */
-  close(): Promise<void>
+  /**
+   * Stops accepting. What was accepted lives on. With `lastMs`, no new connection is begun from now on (Linux with koffi,
+   * unless the socket was inherited), and those that have begun are accepted for so long: nobody who is connected is reset.
+   */
+  close(lastMs?: number): Promise<void>
 }
 
 /**
@@ -85,6 +90,7 @@ export async function listen(
   }
   if (calls !== null) tune(calls, descriptorOf(server), options)
   let acceptor: Pick<Acceptor, 'close'> | null = null
+  let quiet = () => {}
   const listener: Listener = {
     address: options.descriptor === undefined ? addressOf(server) : options.address,
     isUnix: where.path !== undefined,
@@ -92,8 +98,12 @@ export async function listen(
     certificates,
     proxyFrom,
     forwardedFrom,
-    async close() {
+    async close(lastMs = 0) {
       certificates?.close()
+      if (lastMs > 0) {
+        if (options.descriptor === undefined) quiet()
+        await wait(lastMs)
+      }
       acceptor?.close()
       // Its callback waits for the connections that were accepted; that the port is free is known at once.
       server.close()
@@ -105,6 +115,8 @@ export async function listen(
   })
   const trouble = (error: NodeJS.ErrnoException) => onTrouble(troubleOf(error, listener.address))
   server.on('error', trouble)
+  const silencing = listener.isUnix ? null : libcOrNull()
+  if (silencing !== null) quiet = () => beginNoMore(silencing, descriptorOf(server))
   if (loop === null || listener.isUnix) {
     acceptor = watchDescriptors(trouble)
     return listener
@@ -114,7 +126,9 @@ export async function listen(
   const arrivalOf = isPlain ? descriptorClient : descriptorSocket
   const arrived = (descriptor: number, from: Endpoint) =>
     onConnection(arrivalOf(loop, descriptor, from, listener), listener)
-  acceptor = acceptOn(loop, takenFrom(server, loop), arrived, trouble)
+  const listening = takenFrom(server, loop)
+  quiet = () => beginNoMore(loop.calls, listening)
+  acceptor = acceptOn(loop, listening, arrived, trouble)
   return listener
 }
 

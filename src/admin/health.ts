@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { problem } from './problem.ts'
 import type { Route } from './route.ts'
 import { route } from './route.ts'
-import { noQuery, nothing, readiness, workers } from './schemas.ts'
+import { noQuery, nothing, readiness } from './schemas.ts'
 
 const plain = { query: noQuery, body: nothing, dialect: problem } as const
 
@@ -35,18 +35,6 @@ export const healthRoutes: readonly Route[] = [
       return isReady
         ? { status: 200, json: { status: 'ready' } }
         : { status: 503, json: { status: 'no worker accepts' } }
-    },
-  }),
-  route({
-    ...plain,
-    method: 'GET',
-    path: '/workers',
-    role: 'user',
-    summary: 'The processes that carry tunnels',
-    answers: { 200: { what: 'All of them', schema: workers } },
-    async handle({ operations }) {
-      const { workers: all } = await operations.status()
-      return { status: 200, json: { workers: all } }
     },
   }),
 ]

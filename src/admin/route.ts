@@ -10,7 +10,7 @@ import type { Role } from './roles.ts'
 /** What the API is made of: all workers together. */
 export type AdminOperations = Operations & ProgramStatus
 
-export type Method = 'GET' | 'PUT' | 'PATCH' | 'DELETE'
+export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 
 export type Reply =
   | { readonly status: number; readonly json: unknown }

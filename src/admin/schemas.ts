@@ -96,17 +96,37 @@ const backendRecord = z.strictObject({
   checks: z.strictObject({ passed: count, failed: count }),
 })
 
+/** As for durations in the config: what a timer of node can wait. */
+const LONGEST_MS = 2_147_483_647
+
+const drainProgress = z.strictObject({
+  open: count.describe('Tunnels that are'),
+  ended: count.describe('By themselves'),
+  closed: count.describe('Because their time was over'),
+  cut: count.describe('Before their time'),
+  leftMs: count,
+})
+
 const workerRecord = z.strictObject({
   name: z.string(),
   pid: count.nullable(),
   state: z.enum(['starting', 'running', 'waiting', 'stopped']),
   restarts: count,
+  drain: drainProgress.nullable().describe('How far its tunnels are; null: it does not drain'),
 })
+
+export const drainBody = z
+  .strictObject({
+    worker: z.string().optional().describe('Such as worker-1; default: all, and the program ends'),
+    timeoutMs: z.int().nonnegative().max(LONGEST_MS).optional().describe('Instead of drainTimeout'),
+  })
+  .default({})
 
 export const service = serviceRecord
 export const services = z.strictObject({ services: z.array(serviceRecord) })
 export const backends = z.strictObject({ backends: z.array(backendRecord) })
 export const workers = z.strictObject({ workers: z.array(workerRecord) })
+export const status = z.strictObject({ isDraining: z.boolean(), workers: z.array(workerRecord) })
 export const readiness = z.strictObject({ status: z.enum(['ready', 'draining', 'no worker accepts']) })
 export const switched = z.strictObject({ ...serviceRecord.shape, ...ended.shape })
 

@@ -1,7 +1,8 @@
 // The admin API over HTTP.
 //
 //   GET    /healthz, /readyz                                  health.ts       for probes, no token
-//   GET    /workers
+//   GET    /workers                                           workers.ts
+//   POST   /drain
 //   GET    /tunnels, /tunnels/{id}                            tunnels.ts
 //   DELETE /tunnels, /tunnels/{id}
 //   GET    /services, /services/{id}, /backends               services.ts
@@ -40,6 +41,7 @@ import { serviceRoutes } from './services.ts'
 import { openTokens } from './tokens.ts'
 import { tunnelRoutes } from './tunnels.ts'
 import { usageRoute } from './usage.ts'
+import { workerRoutes } from './workers.ts'
 
 export interface AdminOptions {
   /** host:port or unix:/path. */
@@ -59,6 +61,7 @@ export interface Admin {
 
 export const ROUTES: readonly Route[] = [
   ...healthRoutes,
+  ...workerRoutes,
   ...tunnelRoutes,
   ...serviceRoutes,
   ...fastlyRoutes,

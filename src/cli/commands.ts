@@ -10,18 +10,22 @@ import { jsonSchema } from '../config/schema.ts'
 import { createBackend } from '../dial/backend.ts'
 import { HeadraceError } from '../errors.ts'
 import { loadHandler } from '../handoff/handler.ts'
+import { actAsUser } from '../process/identity.ts'
 import { startPrimary } from '../process/primary.ts'
 import type { Wanted } from './usage.ts'
 import { printUsage } from './usage.ts'
 
+/** The exit code of a program that has cut tunnels, since somebody could not wait or they did not end. */
+const TUNNELS_CUT = 4
+
 export async function run(file: string): Promise<number> {
-  const config = await load(file)
+  const config = await read(file)
   if (config === null) return 1
   const running = await startPrimary(config).catch((error: unknown) => reasonsOf(error, config))
   if (Array.isArray(running)) return complain(running, file)
   process.stdout.write(`headrace listens on ${running.addresses.join(', ')}\n`)
-  await running.stopped
-  return 0
+  const { cut } = await running.stopped
+  return cut > 0 ? TUNNELS_CUT : 0
 }
 
 /** Why a config that is valid by itself can't be used: with the places of the files that it names. */
@@ -53,7 +57,7 @@ export function printSchema(): number {
 }
 
 /** Null if it is not valid: every problem has been told. */
-export async function load(file: string): Promise<LoadedConfig | null> {
+async function read(file: string): Promise<LoadedConfig | null> {
   try {
     return await loadConfig(file, process.env)
   } catch (error) {
@@ -61,6 +65,13 @@ export async function load(file: string): Promise<LoadedConfig | null> {
     complain(problemsOf(error), file)
     return null
   }
+}
+
+/** The same, for a command that then does what it does as the program would. */
+export async function load(file: string): Promise<LoadedConfig | null> {
+  const config = await read(file)
+  actAsUser(config?.runAs ?? null)
+  return config
 }
 
 /** One problem in a line. */

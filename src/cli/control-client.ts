@@ -9,7 +9,7 @@ import { errorCodes, HeadraceError } from '../errors.ts'
 import { CONTROL_SOCKET } from '../process/protocol.ts'
 
 export interface Asked {
-  readonly method: 'GET' | 'PATCH' | 'DELETE'
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE'
   readonly path: string
   readonly body?: unknown
   /** Default: as long as it takes. */

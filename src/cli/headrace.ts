@@ -10,6 +10,7 @@ import { HeadraceError } from '../errors.ts'
 import { isMonth, monthOf } from '../usage/minutes.ts'
 import { check, printSchema, run, usage } from './commands.ts'
 import { demo } from './demo.ts'
+import { drain } from './drain.ts'
 import { health } from './health.ts'
 import { switchWebsockets } from './switching.ts'
 import { createOne, listAll, revokeOne } from './tokens.ts'
@@ -32,6 +33,8 @@ of a program that runs (--config FILE says which):
   websockets on|off SERVICE [--close-tunnels]            the product switch; kept, also if nothing runs
   tunnels list [--service ID] [--limit N] [--json]       open tunnels, the oldest first
   tunnels end ID [--reset], or --service ID [--reset]    end one, or all of a service
+  drain [--timeout 30s] [--wait]                         end it as SIGTERM does, with another drainTimeout
+        [--worker worker-1]                              only this worker, whose place a fresh one takes
 
 tokens of the admin API (--config FILE has admin.tokens):
   token create --name NAME --role user|engineer|superuser
@@ -42,7 +45,7 @@ options:
   --help, --version
 
 exit codes: 0 all is well, 1 the config is not valid or what was asked can't be done, 2 wrong usage,
-            3 could not listen or keep state, 70 a fault of headrace
+            3 could not listen or keep state, 4 tunnels were cut at the end, 70 a fault of headrace
 
 example:
   headrace check --config headrace.yaml && headrace run --config headrace.yaml
@@ -82,6 +85,11 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       if (act === 'end') return endTunnels(file, id, values)
       throw new UsageError('write tunnels list, or tunnels end')
     },
+  },
+  drain: {
+    options: ['config', 'worker', 'timeout', 'wait'],
+    words: 0,
+    run: (values) => drain(configOf(values, 'drain'), values),
   },
   token: {
     options: ['config', 'name', 'role'],
@@ -127,6 +135,9 @@ interface Values {
   readonly csv?: boolean
   readonly reset?: boolean
   readonly 'close-tunnels'?: boolean
+  readonly worker?: string
+  readonly timeout?: string
+  readonly wait?: boolean
 }
 
 function readWords(words: readonly string[]): { values: Values; positionals: string[] } {
@@ -144,6 +155,9 @@ function readWords(words: readonly string[]): { values: Values; positionals: str
     csv: { type: 'boolean' },
     reset: { type: 'boolean' },
     'close-tunnels': { type: 'boolean' },
+    worker: { type: 'string', short: 'w' },
+    timeout: { type: 'string', short: 't' },
+    wait: { type: 'boolean' },
   } as const
   try {
     return parseArgs({ args: [...words], options, allowPositionals: true })
@@ -174,7 +188,13 @@ function wantedOf({ month = monthOf(Date.now()), service, json, csv }: Values): 
 }
 
 /** What keeps an edge from its start, and is no mistake in its config. */
-const CANNOT_START = new Set<string>(['listen-failed', 'activation-failed', 'state-locked', 'state-failed'])
+const CANNOT_START = new Set<string>([
+  'listen-failed',
+  'activation-failed',
+  'user-unavailable',
+  'state-locked',
+  'state-failed',
+])
 
 function version(): string {
   const file = new URL('../../package.json', import.meta.url)

@@ -11,9 +11,11 @@ import type { Complain, Path } from './problems.ts'
 import { suggestion } from './problems.ts'
 
 export function checkConfig(input: unknown, complain: Complain): void {
-  const { listeners, services, admin } = part(input)
+  const { listeners, services, admin, user, group } = part(input)
   checkListeners(listeners, ['listeners'], complain)
   checkAdmin(part(admin), complain)
+  if (group !== undefined && user === undefined)
+    complain(['group'], 'a group without a user', 'name the user as well')
   unique(parts(services), 'id', ['services'], complain)
   const owners = new Map<string, number>()
   for (const [at, service] of parts(services).entries()) {

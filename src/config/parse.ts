@@ -31,11 +31,17 @@ import type {
 import { configSchema, listenersSchema } from './schema.ts'
 import { milliseconds } from './units.ts'
 
+const DRAIN_MS = 60_000
+
 export interface Config {
   readonly listeners: readonly ListenerOptions[]
   readonly edge: EdgeOptions
   /** How many processes carry tunnels. */
   readonly workers: number
+  /** How long the program still accepts when it is asked to stop. */
+  readonly drainDelayMs: number
+  /** Null: as whoever starts it. */
+  readonly runAs: { readonly user: string | number; readonly group: string | number | undefined } | null
   readonly admin: AdminOptions | null
 }
 
@@ -61,6 +67,8 @@ export function parseConfig(input: ConfigInput, context: ParseContext = {}): Con
     edge: edgeOptions(config, folder, context),
     workers:
       config.workers === undefined || config.workers === 'auto' ? availableParallelism() : config.workers,
+    drainDelayMs: config.drainDelay ?? 0,
+    runAs: config.user === undefined ? null : { user: config.user, group: config.group },
     admin: adminOptions(config, folder),
   }
 }
@@ -118,7 +126,8 @@ function edgeOptions(config: ConfigShape, folder: string, preset: ParseContext):
     },
     redis: typeof rateStore === 'object' ? rateStore.redis : undefined,
     webhook: webhook && { url: webhook.url, headers: webhook.headers ?? {} },
-    drainTimeoutMs: config.drainTimeout ?? 60_000,
+    drainTimeoutMs: config.drainTimeout ?? DRAIN_MS,
+    drainSpreadMs: config.drainSpread ?? config.drainTimeout ?? DRAIN_MS,
     stateDirectory: stateDirectory === undefined ? undefined : resolve(folder, stateDirectory),
   }
 }

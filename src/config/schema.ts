@@ -6,6 +6,7 @@ import type { Handler } from '../handoff/handler.ts'
 import { gate } from './gate-schema.ts'
 import { fields, section } from './section.ts'
 import {
+  account,
   addressBlock,
   cookieName,
   count,
@@ -296,6 +297,18 @@ export const configSchema = section({
     .optional()
     .describe('Processes that carry tunnels; default auto, one for each core'),
   drainTimeout: duration(0).optional().describe('What a shutdown waits for tunnels to end; default 60s'),
+  drainSpread: duration(0)
+    .optional()
+    .describe('The last part of it, over which the closing of the rest is spread; default: all of it'),
+  drainDelay: duration(0)
+    .optional()
+    .describe('How long a shutdown still accepts, unready, before it drains; default 0s'),
+  user: account('user')
+    .optional()
+    .describe(
+      'Started by root, it opens its sockets and then runs as this user (Linux); default: as it was started',
+    ),
+  group: account('group').optional().describe('The group of its processes; default: the group of the user'),
   stateDirectory: text('folder', 'write a path')
     .optional()
     .describe(

@@ -75,6 +75,15 @@ export function count(least: number, most = Number.MAX_SAFE_INTEGER) {
     .transform(Number)
 }
 
+const ACCOUNT = /^(?!root$)[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?$/
+
+/** Of the system: a name, or its number. */
+export function account(kind: 'user' | 'group') {
+  const complaint = wrong(kind, `write the name or number of a ${kind} other than root, such as headrace`)
+  const number = z.int(complaint).min(1, complaint).max(4_294_967_294, complaint)
+  return z.union([number, z.string().regex(ACCOUNT, complaint)], complaint)
+}
+
 /** In ms. */
 export function duration(least = 1) {
   const complaint = wrong(

@@ -103,6 +103,15 @@ export function libc(): Libc {
   return loaded
 }
 
+/** Null where there is no koffi, or another system. */
+export function libcOrNull(): Libc | null {
+  try {
+    return libc()
+  } catch {
+    return null
+  }
+}
+
 function load(): Libc {
   if (process.platform !== 'linux') throw new Error(`it needs Linux, and this is ${process.platform}`)
   if (process.arch !== 'x64' && process.arch !== 'arm64') {
@@ -186,6 +195,7 @@ export const SO_LINGER = 13
 export const SO_REUSEPORT = 15
 export const SO_RCVLOWAT = 18
 export const SO_SNDTIMEO = 21
+export const SO_ATTACH_FILTER = 26
 export const SO_ACCEPTCONN = 30
 export const SO_SNDBUFFORCE = 32
 export const SO_COOKIE = 57

@@ -2,6 +2,7 @@
 
 import type { HeadraceError } from '../errors.ts'
 import type { Crossing } from '../gate/seats.ts'
+import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
 import { createLogger } from './lines.ts'
 
 /** Who asks for a change, and from where. */
@@ -32,7 +33,10 @@ export interface ProgramLines {
   died(name: string, pid: number | undefined, why: string, inARow: number, againInMs: number | null): void
   replaced(name: string, pid: number): void
   failed(name: string, error: HeadraceError): void
-  draining(drainMs: number): void
+  /** `of`: a worker, or all. */
+  draining(of: string, tunnels: number, delayMs: number, times: DrainTimes): void
+  stillDraining(of: string, progress: DrainProgress): void
+  drained(of: string, counts: DrainCounts, tookMs: number): void
   admin(address: string): void
   trouble(error: HeadraceError): void
   spike(crossing: Crossing): void
@@ -62,8 +66,14 @@ export function createProgramLines(level: string): ProgramLines {
     failed(process, { code, message, remedy }) {
       log.error({ process, code, error: message, remedy }, 'a process could not start')
     },
-    draining(drainMs) {
-      log.info({ drainMs }, 'draining')
+    draining(of, tunnels, delayMs, { drainMs, spreadMs }) {
+      log.info({ of, tunnels, delayMs, drainMs, spreadMs: Math.min(spreadMs, drainMs) }, 'draining')
+    },
+    stillDraining(of, { open, ended, closed, cut, leftMs }) {
+      log.info({ of, open, ended, closed, cut, leftMs }, 'still draining')
+    },
+    drained(of, { ended, closed, cut }, tookMs) {
+      log[cut > 0 ? 'warn' : 'info']({ of, ended, closed, cut, tookMs: Math.round(tookMs) }, 'drained')
     },
     admin(address) {
       log.info({ address }, 'admin API listens')

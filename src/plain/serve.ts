@@ -70,6 +70,8 @@ export interface PlainServer {
    * request it was decided already.
    */
   serve(client: Client, head: RequestHead, rest: Buffer | null, decision: PlainDecision | null): void
+  /** How many requests are not answered completely. */
+  readonly open: number
   /** Ends connections that wait for a request, and all others with their answer; or all at once. */
   close(atOnce: boolean): void
 }
@@ -96,6 +98,7 @@ interface Connection {
 export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServer {
   const connections = new WeakMap<Duplex, Connection>()
   let isClosing = false
+  let open = 0
 
   const server = createServer({
     maxHeaderSize: limits.headSize,
@@ -145,6 +148,7 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     let error: HeadraceError | null = null
     connection.decision = null
     connection.open += 1
+    open += 1
     connection.current = {
       request,
       refuse(refused) {
@@ -156,6 +160,7 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     response.on('error', () => {})
     response.on('close', () => {
       connection.open -= 1
+      open -= 1
       if (!response.writableFinished) gone.abort(new HeadraceError('client-closed'))
       const durationMs = performance.now() - startedAt
       const { statusCode: status } = response
@@ -246,7 +251,13 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     server.close(() => {})
   }
 
-  return { serve, close }
+  return {
+    serve,
+    close,
+    get open() {
+      return open
+    },
+  }
 }
 
 /** The request as plain HTTP: `Upgrade` is dropped with the token that announces it (RFC 9110 section 7.8). */

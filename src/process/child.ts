@@ -1,13 +1,16 @@
 // A child process that is started again when it dies.
 //
 //   starting ──its first answer──▶ running ──dies──▶ waiting ──backoff──▶ starting        stop(), kill() ──▶ stopped
+//      ▲                              │
+//      └───────────renew()────────────┘
 //
 // The first start is the caller's: if it fails, the child is not tried again.
 
-import type { ChildProcess } from 'node:child_process'
+import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { fork } from 'node:child_process'
 import { HeadraceError } from '../errors.ts'
 import type { ChildState } from '../operations.ts'
+import type { Identity } from './identity.ts'
 import type { Answers, Wire } from './messages.ts'
 import { wire } from './messages.ts'
 
@@ -17,6 +20,7 @@ export interface ChildOptions<Own extends Answers<Own>, Theirs, Started> {
   readonly module: URL
   /** What it inherits, as descriptors 4, 5, … */
   readonly descriptors: readonly number[]
+  readonly identity: Identity
   /** What it may ask; `life` is told anew for each process. */
   answers(life: string): Own
   /** What is asked of each process first. */
@@ -55,6 +59,8 @@ export interface Child<Theirs, Started> {
   readonly wire: Wire<Theirs> | null
   /** From now on it is not started again. */
   retire(): void
+  /** A fresh process takes the place of this one, which ends as by `stop`: that is no death. Nothing if it is stopped. */
+  renew(graceMs: number): void
   /** Lets it end by itself, which the end of the channel asks for; killed after `graceMs`. Resolves when it is gone. */
   stop(graceMs: number): Promise<void>
 }
@@ -71,7 +77,7 @@ const YOUNG_MS = 10_000
 export function startChild<Own extends Answers<Own>, Theirs, Started>(
   options: ChildOptions<Own, Theirs, Started>,
 ): Child<Theirs, Started> {
-  const { name, module, descriptors, watch } = options
+  const { name, module, descriptors, identity, watch } = options
   let state: ChildState = 'starting'
   let current: ChildProcess | null = null
   let line: Wire<Theirs> | null = null
@@ -80,6 +86,7 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
   let timer: NodeJS.Timeout | undefined
   let isTried = false
   let isRetired = false
+  let isRenewed = false
   let gone: () => void = () => {}
 
   function spawn(): Promise<Started> {
@@ -87,7 +94,9 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
     state = 'starting'
     const life = `${name}.${lives}`
     const bornAt = performance.now()
-    const child = fork(module, [], { stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...descriptors] })
+    const stdio = ['ignore', 'inherit', 'inherit', 'ipc', ...descriptors] satisfies StdioOptions
+    // Between fork and exec: nothing of the program runs there as anybody else.
+    const child = identity.raised(() => fork(module, [], { stdio, ...identity.credentials }))
     const own: Wire<Theirs> = wire<Own, Theirs>(name, child, options.answers(life))
     current = child
     line = own
@@ -117,6 +126,11 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
     if (state === 'stopped' || !isTried) {
       state = 'stopped'
       gone()
+      return
+    }
+    if (isRenewed && !isRetired) {
+      isRenewed = false
+      again()
       return
     }
     inARow = ageMs < YOUNG_MS ? inARow + 1 : 1
@@ -164,20 +178,29 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
       clearTimeout(timer)
       if (state === 'waiting') state = 'stopped'
     },
+    renew(graceMs) {
+      if (current === null || state !== 'running' || isRetired) return
+      isRenewed = true
+      dismiss(current, graceMs)
+    },
     async stop(graceMs) {
       clearTimeout(timer)
       state = 'stopped'
-      const child = current
-      if (child === null) return
+      if (current === null) return
       const ending = new Promise<void>((resolve) => {
         gone = resolve
       })
-      if (child.connected) child.disconnect()
-      const kill = setTimeout(() => child.kill('SIGKILL'), graceMs)
+      dismiss(current, graceMs)
       await ending
-      clearTimeout(kill)
     },
   }
+}
+
+/** The end of the channel asks for its exit. */
+function dismiss(child: ChildProcess, graceMs: number): void {
+  if (child.connected) child.disconnect()
+  const kill = setTimeout(() => child.kill('SIGKILL'), graceMs)
+  child.once('exit', () => clearTimeout(kill))
 }
 
 /** Asks that are made of whoever is there. Throws process-silent if nobody is. */

@@ -73,6 +73,8 @@ function operationsOf({ ask }: Wire<PrimaryAnswers>): AdminOperations {
     metrics: () => ask('metrics', [], ANSWER_TIMEOUT_MS),
     activity: () => ask('activity', [], ANSWER_TIMEOUT_MS),
     status: () => ask('status', [], ANSWER_TIMEOUT_MS),
+    // What is undefined is left out of what JSON carries.
+    drain: (wanted) => ask('drain', [wanted], ANSWER_TIMEOUT_MS),
   }
 }
 

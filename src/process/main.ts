@@ -3,7 +3,8 @@
 import type { ListenerOptions } from '../accept/listener.ts'
 import type { Edge, EdgeOptions } from '../edge.ts'
 import { createEdge } from '../edge.ts'
-import { signal } from './signals.ts'
+import { NOW } from '../tunnel/drain.ts'
+import { twoSignals } from './signals.ts'
 
 export interface Program {
   readonly listeners: readonly ListenerOptions[]
@@ -17,14 +18,14 @@ export async function start({ listeners, edge: options }: Program): Promise<{
 }> {
   const edge = createEdge(options)
   const { addresses } = await edge.listen(listeners)
-  return { addresses, stopped: stopOnSignal(edge, options.drainTimeoutMs) }
+  return { addresses, stopped: stopOnSignal(edge) }
 }
 
 /** The first SIGTERM or SIGINT drains; the second does not wait any longer. */
-async function stopOnSignal(edge: Edge, drainMs: number): Promise<void> {
-  await signal()
-  const closing = edge.close({ drainMs })
-  await Promise.race([closing, signal()])
-  // Both wait for the same tunnels: the first that knows of the end is enough.
-  await Promise.race([closing, edge.close({ drainMs: 0 })])
+async function stopOnSignal(edge: Edge): Promise<void> {
+  const { first, second } = twoSignals()
+  await first
+  const closing = edge.close()
+  await Promise.race([closing, second])
+  await edge.close(NOW)
 }

@@ -10,43 +10,40 @@ import { givenSockets } from '../accept/given.ts'
 import type { Inherited } from '../accept/inherited.ts'
 import { openInherited } from '../accept/inherited.ts'
 import type { LoadedConfig } from '../config/load.ts'
-import { LONGEST_MS } from '../config/units.ts'
 import { asHeadraceError } from '../errors.ts'
 import type { Crossing } from '../gate/seats.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { createSwitches, switchFileIn } from '../service/switch.ts'
+import type { DrainCounts } from '../tunnel/drain.ts'
 import { monthOf } from '../usage/minutes.ts'
 import { readUsage } from '../usage/usage.ts'
 import { activatedSockets } from './activation.ts'
 import type { ChildWatch } from './child.ts'
 import { startChild } from './child.ts'
+import { createDrains, EXIT_TIMEOUT_MS } from './drains.ts'
 import { createFleet } from './fleet.ts'
 import { createHosts } from './hosts.ts'
+import type { Identity } from './identity.ts'
+import { createIdentity } from './identity.ts'
 import { createNotify } from './notify.ts'
 import { reapOrphans } from './orphans.ts'
 import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import { hostLedger, LEDGER } from './shared-ledger.ts'
-import { exitOnSignals, signal } from './signals.ts'
+import { exitOnSignals } from './signals.ts'
 import type { Watchdog } from './watchdog.ts'
 import { startWatchdog } from './watchdog.ts'
-import type { Worker } from './workers.ts'
 import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
-
-/** What the ends of the last tunnels may take after the drain; an edge itself waits 3 s for them. */
-const END_TIMEOUT_MS = 5_000
-
-/** What a process may take to exit when it has nothing left to do. */
-const EXIT_TIMEOUT_MS = 2_000
 
 export interface Started {
   readonly addresses: readonly string[]
-  readonly stopped: Promise<void>
+  /** Resolves with what became of the tunnels. */
+  readonly stopped: Promise<DrainCounts>
 }
 
 /**
  * Resolves once all workers accept, with the addresses, and with what resolves when everything has stopped after a signal.
- * Rejects with listen-failed, activation-failed, config-invalid, engine-unavailable or state-failed.
+ * Rejects with listen-failed, activation-failed, user-unavailable, config-invalid, engine-unavailable or state-failed.
  */
 export async function startPrimary(config: LoadedConfig): Promise<Started> {
   const begun = exitOnSignals()
@@ -60,20 +57,40 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   const watch = watchOf(lines)
   const text = { file: config.file, text: config.text }
 
-  const sockets = await openAll(config, given)
-  const parts = { config: text, sockets, switches, hosts: createHosts({ [LEDGER]: ledger }), watch, lines }
+  const identity = createIdentity(config.runAs)
+  const sockets = await openAll(config, given, identity)
+  const parts = {
+    config: text,
+    sockets,
+    identity,
+    switches,
+    hosts: createHosts({ [LEDGER]: ledger }),
+    watch,
+    lines,
+  }
   const workers = startWorkers(config.workers, parts)
-  let isDraining = false
+  const { drainTimeoutMs: drainMs, drainSpreadMs: spreadMs } = config.edge
+  const times = { drainMs, spreadMs }
+  const drains = createDrains({
+    workers,
+    sockets,
+    delayMs: config.drainDelayMs,
+    times,
+    lines,
+    stopping: (withinMs) => notify.stopping(withinMs),
+  })
+  const status = async () => ({ isDraining: drains.isDraining, workers: await drains.workers() })
   const answers: PrimaryAnswers = {
     ...createFleet(workers, { services: services.map(({ id }) => id), switches, spikes: ledger.spikes }),
     // Every worker writes there, four times a second. The config of a file always has one.
     usage: (month = monthOf(Date.now()), service) => readUsage(stateDirectory ?? 'state', month, service),
-    status: async () => ({
-      isDraining,
-      workers: workers.map(({ name, pid, state, restarts }) => ({ name, pid, state, restarts })),
-    }),
+    status,
+    async drain(wanted) {
+      await drains.begin(wanted)
+      return await status()
+    },
   }
-  const control = startControl(text, answers, watch)
+  const control = startControl(text, identity, answers, watch)
   reapOrphans((pid) => [...workers, control].some((child) => child.pid === pid))
   let watchdog: Watchdog | null = null
 
@@ -92,16 +109,11 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
     await control.stop(EXIT_TIMEOUT_MS)
   }
 
-  async function run(): Promise<void> {
-    const { drainTimeoutMs } = config.edge
+  async function run(): Promise<DrainCounts> {
     begun()
-    await signal()
-    isDraining = true
-    notify.stopping(drainTimeoutMs + END_TIMEOUT_MS + 2 * EXIT_TIMEOUT_MS)
-    for (const { close } of sockets) close()
-    lines.draining(drainTimeoutMs)
-    await Promise.race([closeAll(workers, drainTimeoutMs), signal().then(() => closeAll(workers, 0))])
+    const counts = await drains.ended()
     await endAll()
+    return counts
   }
 
   try {
@@ -111,7 +123,7 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
     // Behind whatever the program says of the addresses.
     setImmediate(() => {
       notify.ready()
-      watchdog = startWatchdog(workers, notify, () => isDraining, lines.trouble)
+      watchdog = startWatchdog(workers, notify, () => drains.isDraining, lines.trouble)
       if (first !== undefined) lines.engine(first.engine.name, first.engine.reason, workers.length)
       if (address !== null) lines.admin(address)
     })
@@ -122,11 +134,12 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   }
 }
 
-function startControl(text: ConfigText, answers: PrimaryAnswers, watch: ChildWatch) {
+function startControl(text: ConfigText, identity: Identity, answers: PrimaryAnswers, watch: ChildWatch) {
   return startChild<PrimaryAnswers, ControlAnswers, ControlStarted>({
     name: 'control',
     module: new URL('./control.js', import.meta.url),
     descriptors: [],
+    identity,
     answers: () => answers,
     over: () => {},
     start: (wire) => wire.ask('start', [text], START_TIMEOUT_MS),
@@ -134,25 +147,33 @@ function startControl(text: ConfigText, answers: PrimaryAnswers, watch: ChildWat
   })
 }
 
-/** All or none. Those that the service manager has opened come first: of one that is not wanted it says so, not that it is taken. */
-async function openAll({ listeners, workers }: LoadedConfig, given: Given): Promise<Inherited[]> {
+/**
+ * All or none; then the program is who the config says. Those that the service manager has opened come first: of one that is
+ * not wanted it says so, not that it is taken.
+ */
+async function openAll(
+  { listeners, workers, edge }: LoadedConfig,
+  given: Given,
+  identity: Identity,
+): Promise<Inherited[]> {
   const taken = await Promise.all(listeners.map(({ address }) => given.take(address, workers)))
   given.allTaken()
   const opening = listeners.map(({ address }, at) => taken[at] ?? openInherited(address, workers))
   const results = await Promise.allSettled(opening)
   const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
-  const failed = results.find((result) => result.status === 'rejected')
-  if (failed === undefined) return opened
+  // What the state folder gets is its user's alone; a socket is for whom the umask of whoever started us lets in.
+  process.umask(0o077)
+  const own = opened.filter((one) => !taken.includes(one))
+  const paths = own.flatMap(({ address }) => (address.startsWith('unix:') ? [address.slice(5)] : []))
+  const failed =
+    results.find((result) => result.status === 'rejected')?.reason ??
+    (await identity.settle(edge.stateDirectory, paths).catch((error: unknown) => error))
+  if (failed === undefined) {
+    // The folder of a Unix socket may be root's.
+    return opened.map((one) => ({ ...one, close: () => identity.raised(one.close) }))
+  }
   for (const { close } of opened) close()
-  throw failed.reason
-}
-
-/** Resolves when no tunnel is left, or nobody has answered in time. */
-async function closeAll(workers: readonly Worker[], drainMs: number): Promise<void> {
-  for (const worker of workers) worker.retire()
-  const timeoutMs = Math.min(drainMs + END_TIMEOUT_MS, LONGEST_MS)
-  // Whoever has died, or does not answer, has no tunnels to wait for.
-  await Promise.allSettled(workers.map(({ wire }) => wire?.ask('close', [drainMs], timeoutMs)))
+  throw failed
 }
 
 function watchOf(lines: ProgramLines): ChildWatch {

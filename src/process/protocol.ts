@@ -7,6 +7,7 @@ import type { Crossing } from '../gate/seats.ts'
 import type { MetricsSnapshot } from '../observe/metrics.ts'
 import type { Operations, ProgramStatus } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
+import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
 
 /** The config as the primary has read and checked it: one file, one text, for all. */
 export interface ConfigText {
@@ -37,7 +38,9 @@ export interface WorkerAnswers extends Operations {
   /** Accepts for its neighbour as well, or does not any more. */
   cover(isNeeded: boolean): Promise<void>
   /** Resolves when all its tunnels are over. A second one with less time shortens the wait. */
-  close(drainMs: number): Promise<void>
+  close(times: DrainTimes): Promise<DrainCounts>
+  /** How far that is; also before. */
+  draining(): Promise<DrainProgress>
 }
 
 export interface WorkerStarted {

@@ -15,6 +15,30 @@ export function signal(): Promise<void> {
   })
 }
 
+/**
+ * Resolve with the first and the second one, however close they are. From now on none ends the process by itself: between two
+ * listeners there would be a moment in which it did.
+ */
+export function twoSignals(): { readonly first: Promise<void>; readonly second: Promise<void> } {
+  let resolveFirst = () => {}
+  let resolveSecond = () => {}
+  const first = new Promise<void>((resolve) => {
+    resolveFirst = resolve
+  })
+  const second = new Promise<void>((resolve) => {
+    resolveSecond = resolve
+  })
+  let count = 0
+  const heard = () => {
+    count += 1
+    if (count === 1) resolveFirst()
+    else resolveSecond()
+  }
+  process.on('SIGTERM', heard)
+  process.on('SIGINT', heard)
+  return { first, second }
+}
+
 /** Until what is returned is called, they do nothing. */
 export function ignoreSignals(): () => void {
   const ignore = () => {}

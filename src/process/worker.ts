@@ -5,6 +5,7 @@ import type { Edge } from '../edge.ts'
 import { createEdge } from '../edge.ts'
 import { grown } from '../observe/metrics.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
+import { NOW } from '../tunnel/drain.ts'
 import type { Cover } from './cover.ts'
 import { createCover } from './cover.ts'
 import { wire } from './messages.ts'
@@ -14,6 +15,8 @@ import { ignoreSignals, signal } from './signals.ts'
 
 /** Signals are for the primary, also those that a terminal or a service manager sends to all processes. */
 const heed = ignoreSignals()
+// Whatever is made here is this user's alone.
+process.umask(0o077)
 
 /** The workers of a killed primary may still drain, and write, when the next one has started: it has other names. */
 const writerOf = (name: string) => `${name}-${process.ppid}`
@@ -42,10 +45,14 @@ const answers: WorkerAnswers = {
     await edge
     await cover?.set(isNeeded)
   },
-  async close(drainMs) {
+  async close(times) {
     const running = await edge
     cover?.end()
-    await running.close({ drainMs })
+    return await running.close(times)
+  },
+  async draining() {
+    const { draining, size } = await edge
+    return draining ?? { open: size, ended: 0, closed: 0, cut: 0, leftMs: 0 }
   },
   websockets: async (...given) => await (await edge).websockets(...given),
   tunnels: async (...given) => await (await edge).tunnels(...given),
@@ -73,5 +80,5 @@ async function drain(running: Edge): Promise<void> {
   cover?.end()
   const closing = running.close()
   await Promise.race([closing, signal()])
-  await Promise.race([closing, running.close({ drainMs: 0 })])
+  await running.close(NOW)
 }

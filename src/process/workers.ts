@@ -2,12 +2,13 @@
 // being replaced.
 
 import type { Inherited } from '../accept/inherited.ts'
-import { asHeadraceError } from '../errors.ts'
+import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import type { Switches } from '../service/switch.ts'
 import type { Child, ChildWatch } from './child.ts'
 import { FIRST_INHERITED, startChild } from './child.ts'
 import type { Hosts } from './hosts.ts'
+import type { Identity } from './identity.ts'
 import type {
   ConfigText,
   HostAnswers,
@@ -17,11 +18,15 @@ import type {
   WorkerStarted,
 } from './protocol.ts'
 
-export type Worker = Child<WorkerAnswers, WorkerStarted>
+export interface Worker extends Child<WorkerAnswers, WorkerStarted> {
+  /** Its neighbour accepts for it as well, until it is replaced. Throws process-silent if there is nobody to do so. */
+  covered(): Promise<void>
+}
 
 export interface WorkerParts {
   readonly config: ConfigText
   readonly sockets: readonly Inherited[]
+  readonly identity: Identity
   readonly switches: Switches
   readonly hosts: Hosts
   readonly watch: ChildWatch
@@ -32,10 +37,15 @@ export interface WorkerParts {
 export const START_TIMEOUT_MS = 60_000
 
 export function startWorkers(count: number, parts: WorkerParts): readonly Worker[] {
-  const { config, sockets, switches, hosts, watch, lines } = parts
+  const { config, sockets, identity, switches, hosts, watch, lines } = parts
+
+  /** Those that do not accept themselves just now. */
+  const absent = new Set<number>()
 
   /** If the neighbour is not there either, what comes waits in the backlog. */
   function cover(at: number, isNeeded: boolean): void {
+    if (isNeeded) absent.add(at)
+    else absent.delete(at)
     const neighbour = workers[before(at)]
     if (count === 1 || neighbour?.wire == null) return
     neighbour.wire.ask('cover', [isNeeded]).catch((error: unknown) => lines.trouble(asHeadraceError(error)))
@@ -44,6 +54,15 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
   /** The one who accepts for a worker has it as its neighbour. */
   const before = (at: number) => (at + count - 1) % count
   const after = (at: number) => (at + 1) % count
+
+  async function covered(at: number): Promise<void> {
+    const neighbour = workers[before(at)]
+    if (count === 1 || neighbour?.state !== 'running' || neighbour.wire === null) {
+      throw new HeadraceError('process-silent', `no other worker runs that could accept for worker-${at}`)
+    }
+    await neighbour.wire.ask('cover', [true])
+    absent.add(at)
+  }
 
   function start(at: number): Worker {
     const inheritance = inheritanceOf(sockets, at, after(at))
@@ -56,13 +75,14 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
       replaced(name, pid) {
         watch.replaced(name, pid)
         cover(at, false)
-        if (workers[after(at)]?.state !== 'running') cover(after(at), true)
+        if (absent.has(after(at))) cover(after(at), true)
       },
     }
-    return startChild<HostAnswers, WorkerAnswers, WorkerStarted>({
+    const child = startChild<HostAnswers, WorkerAnswers, WorkerStarted>({
       name: `worker-${at}`,
       module: new URL('./worker.js', import.meta.url),
       descriptors: inheritance.descriptors,
+      identity,
       answers: (life) => ({ hosted: (name, request) => hosts.ask(life, name, request) }),
       over: hosts.release,
       start(wire) {
@@ -73,6 +93,7 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
       },
       watch: own,
     })
+    return Object.assign(child, { covered: () => covered(at) })
   }
 
   const workers = Array.from({ length: count }, (_, at) => start(at))

@@ -8,12 +8,19 @@ const STOP_BATCH = 100
 /** How many are looked at in one turn: well under a millisecond's work. */
 const WALK_BATCH = 1_000
 
+/** Who is told at once of what comes and goes. */
+export interface RegistryObserver {
+  added(tunnel: Tunnel): void
+  removed(tunnel: Tunnel): void
+}
+
 export class Registry {
   readonly #open = new Map<string, Tunnel>()
   /** By service. */
   readonly #counts = new Map<string, number>()
   /** Told when the last tunnel has gone; several may wait at once. */
   readonly #waiting = new Set<() => void>()
+  observer: RegistryObserver | null = null
 
   get size(): number {
     return this.#open.size
@@ -22,11 +29,13 @@ export class Registry {
   add(tunnel: Tunnel): void {
     this.#open.set(tunnel.facts.id, tunnel)
     this.#add(tunnel.facts.service, 1)
+    this.observer?.added(tunnel)
   }
 
   remove(tunnel: Tunnel): void {
     if (!this.#open.delete(tunnel.facts.id)) return
     this.#add(tunnel.facts.service, -1)
+    this.observer?.removed(tunnel)
     if (this.#open.size === 0) for (const tell of [...this.#waiting]) tell()
   }
 
@@ -37,6 +46,11 @@ export class Registry {
   /** How many tunnels of a service are open. */
   count(service: string): number {
     return this.#counts.get(service) ?? 0
+  }
+
+  /** In the order of their age. */
+  all(): Iterable<Tunnel> {
+    return this.#open.values()
   }
 
   /** Visits each that is open from now until its turn comes, in the order of their age. */

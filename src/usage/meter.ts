@@ -46,6 +46,8 @@ export class Meter {
   #minuteEndsAt = new Float64Array(FIRST_CAPACITY)
   #clientToOrigin = new Float64Array(FIRST_CAPACITY)
   #originToClient = new Float64Array(FIRST_CAPACITY)
+  /** When bytes were counted last, in ms that have elapsed. */
+  #movedAt = new Float64Array(FIRST_CAPACITY)
 
   constructor(clock: Clock = systemClock) {
     this.#clock = clock
@@ -64,7 +66,9 @@ export class Meter {
     this.#size += 1
     this.#tunnels[slot] = tunnel
     this.#accountOf[slot] = account
-    this.#minuteEndsAt[slot] = this.#clock.elapsed() + MINUTE_MS
+    const elapsed = this.#clock.elapsed()
+    this.#minuteEndsAt[slot] = elapsed + MINUTE_MS
+    this.#movedAt[slot] = elapsed
     this.#clientToOrigin[slot] = 0
     this.#originToClient[slot] = 0
     tunnel.meterSlot = slot
@@ -86,6 +90,11 @@ export class Meter {
     const elapsed = this.#clock.elapsed()
     const month = this.#monthAt(now)
     for (let slot = 0; slot < this.#size; slot += 1) this.#count(slot, elapsed, now, month)
+  }
+
+  /** When bytes of an open tunnel were counted last, or it began: ms of a clock of its own. */
+  movedAt({ meterSlot }: Tunnel): number {
+    return this.#movedAt[meterSlot] ?? 0
   }
 
   /** What was counted and not taken yet of the earliest month; null if there is nothing. The caller's from now on. */
@@ -137,6 +146,7 @@ export class Meter {
     const { clientToOrigin, originToClient } = splicing
     const toOrigin = clientToOrigin - (this.#clientToOrigin[slot] as number)
     const toClient = originToClient - (this.#originToClient[slot] as number)
+    if (toOrigin > 0 || toClient > 0) this.#movedAt[slot] = elapsed
     if (toOrigin > 0) {
       amountsIn(account, month).clientToOrigin += toOrigin
       this.#clientToOrigin[slot] = clientToOrigin
@@ -156,7 +166,7 @@ export class Meter {
     if (slot === last) return
     this.#tunnels[slot] = moved
     this.#accountOf[slot] = account
-    for (const numbers of [this.#minuteEndsAt, this.#clientToOrigin, this.#originToClient]) {
+    for (const numbers of [this.#minuteEndsAt, this.#clientToOrigin, this.#originToClient, this.#movedAt]) {
       numbers[slot] = numbers[last] as number
     }
     moved.meterSlot = slot
@@ -166,6 +176,7 @@ export class Meter {
     this.#minuteEndsAt = doubled(this.#minuteEndsAt)
     this.#clientToOrigin = doubled(this.#clientToOrigin)
     this.#originToClient = doubled(this.#originToClient)
+    this.#movedAt = doubled(this.#movedAt)
   }
 
   #monthAt(at: number): string {

@@ -26,6 +26,10 @@ export interface Usage {
   open(): Promise<void>
   begin(tunnel: Tunnel, headToOrigin: number, headToClient: number): void
   settle(tunnel: Tunnel): void
+  /** Reads the counters of all open tunnels. */
+  look(): void
+  /** When bytes of an open tunnel were seen last, or it began: ms of a clock of its own. */
+  movedAt(tunnel: Tunnel): number
   /** Of a month (default: this one), of one service or all, of all writers, up to now. Throws argument-invalid. */
   report(month?: string, service?: string): Promise<UsageReport>
   /** What this process has counted since it started, by service. */
@@ -54,6 +58,8 @@ export function createUsage(options: UsageOptions, tell: (trouble: HeadraceError
       if (!isOpened) open().catch((error: unknown) => tell(asHeadraceError(error)))
     },
     settle: (tunnel) => meter.settle(tunnel),
+    look: () => meter.tick(),
+    movedAt: (tunnel) => meter.movedAt(tunnel),
     async report(month = monthOf(Date.now()), service) {
       checkMonth(month)
       meter.tick()

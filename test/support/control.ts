@@ -115,7 +115,10 @@ export async function startFleet(t: Test, config: string, options: FleetOptions 
   writeFileSync(join(folder, 'headrace.yaml'), config)
   const all = [...words, 'run', '--config', 'headrace.yaml']
   const program = startProgram(t, all, { ...how, cwd: folder, ...(script === undefined ? {} : { script }) })
-  const addresses = (await program.line()).replace('headrace listens on ', '').split(', ')
+  let line = await program.line()
+  // A client that was there before it has a line of its own.
+  while (line.startsWith('{')) line = await program.line()
+  const addresses = line.replace('headrace listens on ', '').split(', ')
   const [address = ''] = addresses
   const said = (message: string) =>
     program.lines

@@ -123,7 +123,8 @@ async function talk(stand: Stand, accounting: Accounting, plan: Climb): Promise<
   return talks
 }
 
-function talkOf(share: number, { askedAt, tookMs, lateMs }: Paced, spent: Spending): Talk {
+/** Answers that a stall touches are left out. */
+export function talkOf(share: number, { askedAt, tookMs, lateMs }: Paced, spent: Spending): Talk {
   const clean = tookMs.filter((took, at) => {
     const from = askedAt[at] ?? 0
     return !touches(from, from + took * 1e6, spent.stalls)

@@ -8,6 +8,7 @@ import { concurrency } from './concurrency.ts'
 import type { Result } from './figures.ts'
 import { messages } from './messages.ts'
 import { micro } from './micro.ts'
+import { observed } from './observed.ts'
 import type { Options, ScenarioName } from './options.ts'
 import { parseOptions, USAGE } from './options.ts'
 import type { PeerKind } from './peers/peer.ts'
@@ -19,7 +20,14 @@ import { textOf } from './report/text.ts'
 import type { Scenario } from './scenario.ts'
 import { attempt } from './scenario.ts'
 
-const scenarios: Readonly<Record<ScenarioName, Scenario>> = { concurrency, messages, bulk, churn, micro }
+const scenarios: Readonly<Record<ScenarioName, Scenario>> = {
+  concurrency,
+  messages,
+  bulk,
+  churn,
+  observed,
+  micro,
+}
 
 async function run(options: Options, command: string): Promise<Report> {
   const { present, missing } = rollCall(options.proxies)

@@ -7,6 +7,8 @@ const ROOT = new URL('../../', import.meta.url)
 export const PACKAGE = fileURLToPath(new URL('package.json', ROOT))
 /** The product as it is published, not the copy that is compiled with the tests. */
 export const PRODUCT = new URL('dist/index.js', ROOT)
+/** The same as a program. */
+export const PROGRAM = new URL('dist/cli/headrace.js', ROOT)
 export const RESULTS = fileURLToPath(new URL('bench/results', ROOT))
 /** Configs of the proxies that are not node's. */
 export const TEMPLATES = new URL('bench/peers/', ROOT)

@@ -4,7 +4,7 @@
 // llhttp comes from undici's published build: npm's own `llhttp` (1.0.1, 2018) is a grammar without the fixes against
 // request smuggling. Version and hash are pinned here, so that another build can't slip in with an update.
 import { createHash } from 'node:crypto'
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -28,8 +28,7 @@ writeFileSync(join(folder, 'head', 'llhttp.wasm'), wasm)
 
 mkdirSync(join(folder, 'cli'), { recursive: true })
 copyFileSync('src/cli/demo.html', join(folder, 'cli', 'demo.html'))
-mkdirSync(join(folder, 'admin'), { recursive: true })
-copyFileSync('src/admin/page.html', join(folder, 'admin', 'page.html'))
+cpSync('src/admin/page', join(folder, 'admin', 'page'), { recursive: true })
 
 const { jsonSchema } = await import(pathToFileURL(join(folder, 'config', 'schema.js')).href)
 writeFileSync(join(folder, 'headrace.schema.json'), `${JSON.stringify(jsonSchema(), null, 2)}\n`)

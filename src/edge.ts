@@ -124,9 +124,9 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   const onCrossing = (crossing: Crossing) => observer.spike(crossing)
   const ledger = shared ?? createLedger({ redis: options.redis, onCrossing, onTrouble: trouble })
   const services = options.services.map((one) => createService(one, { ledger, newId }))
-  const activity = createActivity(worker?.name ?? 'main', newId(), tunnels)
   const served = servedBy(services)
   const metering = createMetering(served)
+  const activity = createActivity(worker?.name ?? 'main', newId(), tunnels, metering.eventLoopDelay)
   const observer = metering.observing(activity.counting(createObserver(lines, events, webhook)))
   const checks = watchHealth(served, observer)
   const { stateDirectory } = options

@@ -52,6 +52,7 @@ function bearer(token: string): Readonly<Record<string, string>> {
 function requestFor(method: string, path: string): { path: string; asking: Asking } {
   const where = path
     .replace(/\{(service_id|zone_id)\}/, 'chat')
+    .replace('{file}', 'page.js')
     .replace('{id}', path.startsWith('/services') ? 'chat' : 'none')
   const query = method === 'DELETE' && path === '/tunnels' ? '?service=chat' : ''
   if (path === '/drain') return { path, asking: { method, body: { worker: 'worker-1', timeoutMs: 0 } } }

@@ -94,7 +94,7 @@ t.test('what a killed worker held is free again, and no more than that', async (
   await fleet.says('tunnel accepted', 10)
   const held = fleet.said('tunnel accepted').filter(({ worker }) => worker === 'worker-0').length
   const [first] = await workersOf(fleet)
-  process.kill(first?.pid ?? 0, 'SIGKILL')
+  process.kill(first?.pid ?? Number.NaN, 'SIGKILL')
   await fleet.says('a process has died')
   await fleet.says('a process was replaced')
   const again = await askMany(t, fleet, 30)

@@ -1,6 +1,7 @@
 // What is in deploy/, held against the tools of those who read it.
 
 import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   chmodSync,
   copyFileSync,
@@ -11,6 +12,8 @@ import {
   readFileSync,
   writeFileSync,
 } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
+import { request } from 'node:https'
 import { dirname, join } from 'node:path'
 import { validate as lint } from 'dockerfile-utils'
 import type { Test } from 'tap'
@@ -18,9 +21,11 @@ import t from 'tap'
 import { parse } from 'yaml'
 import { readConfig } from '../src/config/load.ts'
 import { METRIC_NAMES } from '../src/observe/metrics.ts'
-import { newFolder } from './support/control.ts'
+import { selfSigned } from './support/certificates.ts'
+import { newFolder, startFleet } from './support/control.ts'
 import type { Manifest } from './support/manifest.ts'
 import { manifestsIn, manifestsOf, problemsOf } from './support/manifest.ts'
+import { startProgram } from './support/program.ts'
 import { skipWithout } from './support/tools.ts'
 
 const UNITS = ['headrace.service', 'headrace.socket']
@@ -204,6 +209,35 @@ t.test('Kubernetes', async (t) => {
     t.ok(mounts.includes(edge.stateDirectory ?? ''), 'its state is in a volume')
   })
 
+  t.test('its probes need no token, and Prometheus gets the metrics with one', async (t) => {
+    const pem = await selfSigned({ names: ['headrace'] })
+    const folder = newFolder(t, { 'tls.crt': pem.certificate, 'tls.key': pem.key })
+    const config = text('kubernetes/headrace.yaml')
+      .replaceAll(/: :[0-9]+$/gm, ': 127.0.0.1:0')
+      .replaceAll('/etc/headrace/admin', folder)
+      .replaceAll('/var/lib/headrace', join(folder, 'state'))
+    writeFileSync(join(folder, 'headrace.yaml'), config)
+    const environment = { TOKENS: join(folder, 'tokens.json') }
+    const words = ['token', 'create', '--name', 'prometheus', '--role', 'user', '--config', 'headrace.yaml']
+    const { stdout: token } = await startProgram(t, words, { cwd: folder, environment }).ended
+    const fleet = await startFleet(t, config, { folder, how: { environment } })
+    const [listens] = await fleet.says('admin API listens')
+    const ask = async (path: string, headers = {}) => {
+      const how = { rejectUnauthorized: false, headers, agent: false }
+      const asking = request(`https://${listens?.address}${path}`, how)
+      asking.end()
+      const [response] = (await once(asking, 'response')) as [IncomingMessage]
+      response.resume()
+      return response.statusCode
+    }
+    const [container] = podOf(one('StatefulSet')).containers
+    for (const probe of ['startupProbe', 'readinessProbe', 'livenessProbe'] as const) {
+      t.equal(await ask(container[probe].httpGet.path), 200, probe)
+    }
+    t.equal(await ask('/metrics'), 401)
+    t.equal(await ask('/metrics', { Authorization: `Bearer ${token.trim()}` }), 200)
+  })
+
   t.test(
     'what selects and what is selected have the same labels, and the autoscaler a metric that exists',
     async (t) => {
@@ -246,11 +280,18 @@ t.test('Kubernetes', async (t) => {
   })
 })
 
+interface Probe {
+  readonly httpGet: { readonly path: string }
+}
+
 interface Pod {
   readonly terminationGracePeriodSeconds: number
   readonly volumes: readonly object[]
   readonly containers: readonly [
     {
+      readonly startupProbe: Probe
+      readonly readinessProbe: Probe
+      readonly livenessProbe: Probe
       readonly lifecycle: { readonly preStop: { readonly sleep: { readonly seconds: number } } }
       readonly ports: readonly { readonly containerPort: number }[]
       readonly resources: { readonly requests: { readonly cpu: string } }

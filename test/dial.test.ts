@@ -11,7 +11,9 @@ import type { Dialled } from '../src/dial/connect.ts'
 import { dial as dialBy } from '../src/dial/connect.ts'
 import type { Lookup } from '../src/dial/resolve.ts'
 import { HeadraceError } from '../src/errors.ts'
+import { createLedger } from '../src/gate/ledger.ts'
 import { loop as descriptorLoop } from '../src/linux/loop.ts'
+import { permitsFor } from '../src/service/permits.ts'
 import { backendOptions } from './support/backend.ts'
 import { blackHole } from './support/black-hole.ts'
 import { createAuthority, type Pem, selfSigned, testAuthority } from './support/certificates.ts'
@@ -20,11 +22,19 @@ import { startOrigin } from './support/origin.ts'
 const NEVER = new AbortController().signal
 const DAY_MS = 86_400_000
 
+const ledger = createLedger({ redis: undefined, onCrossing() {}, onTrouble() {} })
+let ids = 0
+const newId = () => {
+  ids += 1
+  return `id-${ids}`
+}
+
 function backendTo(address: string, options: Partial<BackendOptions> = {}): Backend {
   // `HOST:PORT`; a host with colons is taken as it is.
   const at = address.lastIndexOf(':')
   const place = { host: address.slice(0, at), port: Number(address.slice(at + 1)) }
-  return createBackend(backendOptions({ address: place, ...options }))
+  const all = backendOptions({ address: place, ...options })
+  return createBackend(all, permitsFor(newId(), all, { ledger, newId }))
 }
 
 /** A resolver that gives these addresses for every name. */
@@ -147,9 +157,11 @@ for (const loop of [null, descriptorLoop()]) {
       hangUp(backend)
       const again = await dial(backend, NEVER)
       again.transport.destroy()
+      hangUp(backend)
       const failing = backendTo('127.0.0.1:1', { maxConnections: 1 })
       t.equal((await failureOf(dial(failing, NEVER))).code, 'dial-refused')
       t.equal(failing.connections, 0)
+      t.equal(ledger.size, 0)
     })
 
     t.test('an abort ends a dial at once, in each of its steps', async (t) => {

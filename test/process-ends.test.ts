@@ -30,7 +30,7 @@ import {
 import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
 import type { Peer } from './support/peer.ts'
 import { connectTo } from './support/peer.ts'
-import { PROGRAM, startProgram } from './support/program.ts'
+import { PROGRAM, startProgram, WITHOUT_KOFFI } from './support/program.ts'
 
 t.test('draining: unready at once, nobody is accepted, tunnels live on and end by themselves', async (t) => {
   const origin = await startOrigin(t, { answer: echo })
@@ -137,14 +137,7 @@ t.test('TLS, PROXY protocol and Unix sockets are inherited as well', async (t) =
 
 t.test('without koffi all workers share one socket', async (t) => {
   const origin = await startOrigin(t, { answer: echo })
-  const folder = newFolder(t, {
-    'without-koffi.cjs': `const modules = require('node:module')
-      const load = modules._load
-      modules._load = (name, ...more) => {
-        if (name === 'koffi') throw Object.assign(new Error('not here'), { code: 'MODULE_NOT_FOUND' })
-        return load(name, ...more)
-      }`,
-  })
+  const folder = newFolder(t, { 'without-koffi.cjs': WITHOUT_KOFFI })
   const script = `--require=${folder}/without-koffi.cjs`
   const fleet = await startFleet(
     t,

@@ -10,7 +10,7 @@ import type { Fleet } from './support/control.ts'
 import { chatConfig, echoes, newFolder, openTunnel, startFleet, workersOf } from './support/control.ts'
 import { ACTIVATING, listenFor, startManager } from './support/manager.ts'
 import { echo, startOrigin } from './support/origin.ts'
-import { childrenOf, startProgram } from './support/program.ts'
+import { childrenOf, PROGRAM, startProgram, WITHOUT_KOFFI } from './support/program.ts'
 
 t.test(
   'a manager hears that it is ready, how many tunnels are open, that it lives, and that it stops',
@@ -210,13 +210,13 @@ t.test('a client that comes between two lives of the program waits, and is serve
   const socket = listenFor(t)
   const config = chatConfig(origin.address, 'workers: 2\n', [socket.address])
   const before = await activated(t, config, [socket], 'web', folder)
-  t.ok(await echoes(await before.open(), 'before'))
-  before.program.child.kill('SIGINT')
+  const client = await before.open()
+  t.ok(await echoes(client, 'before'))
+  client.end()
   before.program.child.kill('SIGTERM')
-  await before.program.ended
+  t.match(await before.program.ended, { code: 0 })
   const early = openTunnel(t, socket.address)
-  const after = await activated(t, config, [socket], 'web', folder)
-  t.equal(after.address, socket.address)
+  await activated(t, config, [socket], 'web', folder)
   t.ok(await echoes(await early, 'after'))
 })
 
@@ -253,6 +253,25 @@ t.test('sockets and listeners that do not fit are an error that says what was pa
   }
   const program = startProgram(t, ['run', '--config', join(folder, 'headrace.yaml')], { cwd: folder })
   t.equal((await program.ended).code, 3)
+})
+
+t.test('without koffi it runs, says once that nobody can be told, and takes no socket', async (t) => {
+  const origin = await startOrigin(t, { answer: echo })
+  const folder = newFolder(t, { 'without-koffi.cjs': WITHOUT_KOFFI })
+  const whole = { folder, script: `--require=${folder}/without-koffi.cjs`, words: [PROGRAM] }
+  const environment = { NOTIFY_SOCKET: join(folder, 'notify'), WATCHDOG_USEC: '100000' }
+  const fleet = await startFleet(t, chatConfig(origin.address), { ...whole, how: { environment } })
+  t.ok(await echoes(await fleet.open(), 'works'))
+  t.match(await fleet.says('trouble'), [{ code: 'notify-failed', error: /koffi can't be loaded/ }])
+
+  const socket = listenFor(t)
+  const how = {
+    launcher: ACTIVATING,
+    descriptors: [socket.descriptor],
+    environment: { LISTEN_FDS: '1', LISTEN_FDNAMES: 'web' },
+  }
+  const asked = startFleet(t, chatConfig(origin.address, '', ['systemd:web']), { ...whole, how })
+  await t.rejects(asked, { message: /do not fit the listeners: they can't be used here: .*koffi/ })
 })
 
 const ACTIVATE = '/usr/bin/systemd-socket-activate'

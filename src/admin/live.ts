@@ -23,7 +23,7 @@ const MAX_VIEWERS = 32
 /** Some twenty events, besides what the system holds: a viewer that has not read them is not looking. */
 const MAX_UNREAD_BYTES = 262_144
 
-type Watched = Pick<Operations, 'services' | 'backends' | 'activity'> & ProgramStatus
+type Watched = Pick<Operations, 'services' | 'backends' | 'gates' | 'activity'> & ProgramStatus
 
 interface Viewer {
   readonly response: ServerResponse
@@ -40,13 +40,14 @@ export function createLive(operations: Watched): Live {
   let pulse = ''
 
   async function look(): Promise<Look> {
-    const [status, services, backends, activity] = await Promise.all([
+    const [status, services, backends, gates, activity] = await Promise.all([
       operations.status(),
       operations.services(),
       operations.backends(),
+      operations.gates(),
       operations.activity(),
     ])
-    return { status, services, backends, activity }
+    return { status, services, backends, gates, activity }
   }
 
   async function beat(): Promise<void> {

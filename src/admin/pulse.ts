@@ -1,8 +1,9 @@
 // What the page gets each second: what is open, and what happened per second since the last look, of all workers together.
 
+import type { SpikeState } from '../gate/seats.ts'
 import type { Account, Activity, Notable, NotableTunnel, RefusalRecord } from '../observe/activity.ts'
 import { NOTABLE_COUNT, REFUSALS_KEPT } from '../observe/activity.ts'
-import type { ServiceRecord, Status, WorkerStatus } from '../operations.ts'
+import type { GateReport, ServiceRecord, Status, WorkerStatus } from '../operations.ts'
 import type { BackendStatus } from '../service/status.ts'
 
 /** `open` is a number of tunnels, all others are per second; the last two are bytes. */
@@ -20,6 +21,7 @@ export interface Look {
   readonly status: Status
   readonly services: readonly ServiceRecord[]
   readonly backends: readonly BackendStatus[]
+  readonly gates: readonly GateReport[]
   readonly activity: readonly Activity[]
 }
 
@@ -28,16 +30,24 @@ export interface Pulse {
   readonly at: number
   readonly isDraining: boolean
   readonly total: Readonly<Flow>
-  readonly services: readonly (ServiceRecord & { readonly flow: Readonly<Flow> })[]
+  /** `spike`: null if the service expects no number, or nobody has come yet. */
+  readonly services: readonly (ServiceRecord & {
+    readonly flow: Readonly<Flow>
+    readonly spike: SpikeState | null
+  })[]
   readonly backends: readonly (BackendStatus & { readonly flow: Readonly<Flow> })[]
-  readonly workers: readonly (WorkerStatus & { readonly open: number })[]
+  /** `eventLoop`: null while there is no process. */
+  readonly workers: readonly (WorkerStatus & {
+    readonly open: number
+    readonly eventLoop: Activity['eventLoop'] | null
+  })[]
   readonly notable: Notable
 }
 
 /** Without a `before`, and for a worker that was not there then, nothing has happened yet. */
 export function pulseOf(
   at: number,
-  { status, services, backends, activity }: Look,
+  { status, services, backends, gates, activity }: Look,
   before: Look | null,
 ): Pulse {
   const total = noFlow()
@@ -58,14 +68,19 @@ export function pulseOf(
     at,
     isDraining: status.isDraining,
     total: rounded(total),
-    services: services.map((one) => ({ ...one, flow: rounded(byService.get(one.id) ?? noFlow()) })),
+    services: services.map((one) => ({
+      ...one,
+      flow: rounded(byService.get(one.id) ?? noFlow()),
+      spike: gates.find(({ service }) => service === one.id)?.spike ?? null,
+    })),
     backends: backends.map((one) => {
       const key = keyOf({ service: one.service, backend: one.name })
       return { ...one, flow: rounded(byBackend.get(key) ?? noFlow()) }
     }),
     workers: status.workers.map((worker) => {
-      const { accounts = [] } = activity.find(({ process }) => process === worker.name) ?? {}
-      return { ...worker, open: accounts.reduce((sum, { opened, ended }) => sum + opened - ended, 0) }
+      const { accounts = [], eventLoop = null } = activity.find((one) => one.process === worker.name) ?? {}
+      const open = accounts.reduce((sum, { opened, ended }) => sum + opened - ended, 0)
+      return { ...worker, open, eventLoop }
     }),
     notable: notableOf(activity.map(({ notable }) => notable)),
   }

@@ -8,6 +8,7 @@ import type { TunnelRecord } from '../tunnel/listing.ts'
 import { recordOf } from '../tunnel/listing.ts'
 import type { Registry } from '../tunnel/registry.ts'
 import type { Tunnel } from '../tunnel/tunnel.ts'
+import type { EventLoopDelay } from './event-loop.ts'
 import { pathOf } from './lines.ts'
 import type { Observer, Refused } from './observer.ts'
 import { topOf } from './top.ts'
@@ -61,6 +62,8 @@ export interface Activity {
   /** Milliseconds of a clock that no setting changes. */
   readonly at: number
   readonly accounts: readonly Readonly<Account>[]
+  /** How late the event loop was in the last quarter of a minute, in seconds. */
+  readonly eventLoop: Pick<EventLoopDelay, 'mean' | 'max'>
   /** The last ones, the latest first. */
   readonly refusals: readonly RefusalRecord[]
   readonly notable: Notable
@@ -78,7 +81,12 @@ export const NOTABLE_COUNT = 10
 /** What a client sends may be long: of what is kept of it, so many characters. */
 const MAX_TEXT_LENGTH = 300
 
-export function createActivity(name: string, life: string, tunnels: Registry): ActivityCounter {
+export function createActivity(
+  name: string,
+  life: string,
+  tunnels: Registry,
+  eventLoopDelay: () => EventLoopDelay,
+): ActivityCounter {
   const accounts = new Map<string, Account>()
   const refusals: RefusalRecord[] = []
 
@@ -159,11 +167,13 @@ export function createActivity(name: string, life: string, tunnels: Registry): A
         oldest.offer(tunnel)
         biggest.offer(tunnel)
       })
+      const { mean, max } = eventLoopDelay()
       return {
         process: name,
         life,
         at: performance.now(),
         accounts: [...accounts.values()],
+        eventLoop: { mean, max },
         refusals: [...refusals],
         notable: {
           slowest: slowest.items().map(notable),

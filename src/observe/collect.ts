@@ -93,14 +93,14 @@ function programSeries({ worker, engine, isDraining, listeners }: Sources): Snap
 }
 
 function processSeries({ worker, eventLoopDelay }: Sources): Snapshot {
-  const { p50, p99, max } = eventLoopDelay()
+  const { mean, p50, p99, max } = eventLoopDelay()
   const { user, system } = process.cpuUsage()
   const { rss, heapUsed } = process.memoryUsage()
   const each = (label: string, values: Readonly<Record<string, number>>) =>
     Object.entries(values).map(([word, value]) => ({ labels: { worker, [label]: word }, value }))
   return {
     headrace_worker_up: [{ labels: { worker }, value: 1 }],
-    headrace_event_loop_delay_seconds: each('quantile', { 0.5: p50, 0.99: p99, 1: max }),
+    headrace_event_loop_delay_seconds: each('statistic', { mean, p50, p99, max }),
     headrace_worker_cpu_seconds_total: each('mode', { user: user / 1e6, system: system / 1e6 }),
     headrace_worker_memory_bytes: each('kind', { rss, heap: heapUsed }),
   }

@@ -3,6 +3,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
 export interface EventLoopDelay {
+  readonly mean: number
   readonly p50: number
   readonly p99: number
   readonly max: number
@@ -26,6 +27,7 @@ export function watchEventLoop(): EventLoop {
 
   function delay(): EventLoopDelay {
     const read = {
+      mean: histogram.count === 0 ? 0 : late(histogram.mean),
       p50: late(histogram.percentile(50)),
       p99: late(histogram.percentile(99)),
       max: histogram.count === 0 ? 0 : late(histogram.max),

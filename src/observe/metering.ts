@@ -6,6 +6,7 @@ import { collect } from './collect.ts'
 import { countingObserver } from './counting.ts'
 import type { ServedBackend } from './counts.ts'
 import { count, createCounts } from './counts.ts'
+import type { EventLoopDelay } from './event-loop.ts'
 import { watchEventLoop } from './event-loop.ts'
 import type { MetricsSnapshot } from './metrics.ts'
 import type { Observer } from './observer.ts'
@@ -14,6 +15,7 @@ export interface Metering {
   /** Counts what this one is told. */
   observing(observer: Observer): Observer
   accepted(listener: Listener): void
+  eventLoopDelay(): EventLoopDelay
   snapshot(sources: Omit<Sources, 'counts' | 'backends' | 'eventLoopDelay'>): Promise<MetricsSnapshot>
   close(): void
 }
@@ -25,6 +27,7 @@ export function createMetering(backends: readonly ServedBackend[]): Metering {
     observing: (observer) => countingObserver(observer, counts),
     accepted: (listener) => count(counts.accepted, listener.address),
     snapshot: (sources) => collect({ ...sources, counts, backends, eventLoopDelay: eventLoop.delay }),
+    eventLoopDelay: eventLoop.delay,
     close: eventLoop.close,
   }
 }

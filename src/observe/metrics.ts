@@ -72,7 +72,7 @@ export const METRICS = {
     ['listener', 'name'],
     'min',
   ),
-  headrace_event_loop_delay_seconds: gauge('How late the event loop is', ['worker', 'quantile'], 'max'),
+  headrace_event_loop_delay_seconds: gauge('How late the event loop is', ['worker', 'statistic'], 'max'),
   headrace_worker_up: gauge('1 if the worker has answered this scrape', ['worker'], 'max'),
   headrace_worker_restarts_total: counter('How often it had to be replaced', ['worker']),
   headrace_worker_cpu_seconds_total: counter('CPU time of all its threads', ['worker', 'mode']),

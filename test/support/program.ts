@@ -10,6 +10,14 @@ import type { Test } from 'tap'
 
 export const PROGRAM = resolve('dist/cli/headrace.js')
 
+/** A module for node's --require, as if koffi were not installed. */
+export const WITHOUT_KOFFI = `const modules = require('node:module')
+const load = modules._load
+modules._load = (name, ...more) => {
+  if (name === 'koffi') throw Object.assign(new Error('not here'), { code: 'MODULE_NOT_FOUND' })
+  return load(name, ...more)
+}`
+
 export interface Running {
   readonly child: ChildProcess
   /** The next line on standard output. Rejects with what stands on standard error if there is none. */

@@ -160,7 +160,7 @@ t.test('while a worker drains its state says how far it is, and the log every fe
     status: 202,
     json: { isDraining: false, workers: [{ drain: { ended: 0, cut: 0 } }, { drain: null }] },
   })
-  t.match(fleet.said('changed by an operator'), [{ what: 'drain', of: 'worker-0' }])
+  t.match(await fleet.says('changed by an operator'), [{ what: 'drain', of: 'worker-0' }])
   const refused = await drain({ worker: 'worker-1' })
   t.match(refused, { status: 400, json: { detail: /worker-0 drains already: one at a time/ } })
   t.match(await fleet.says('still draining'), [{ of: 'worker-0', ended: 0, cut: 0 }])

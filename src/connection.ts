@@ -5,8 +5,9 @@
 import type { Socket } from 'node:net'
 import type { Client } from './accept/client.ts'
 import { identify } from './accept/identify.ts'
-import type { Arrival, Listener } from './accept/listener.ts'
+import type { Arrival } from './accept/listener.ts'
 import { secure } from './accept/secure.ts'
+import type { Terms } from './accept/terms.ts'
 import type { Backend } from './dial/backend.ts'
 import { hangUp } from './dial/backend.ts'
 import type { Dialled } from './dial/connect.ts'
@@ -52,9 +53,14 @@ export interface Limits extends HeadLimits {
   readonly earlySize: number
 }
 
-/** What the way needs of the edge around it. */
-export interface Surroundings {
+/** What a reload replaces, in one step. A request that is on its way goes on with the service that it has found. */
+export interface Site {
   readonly services: ServiceTable
+  readonly limits: Limits
+}
+
+/** What the way needs of the edge around it. */
+export interface Surroundings extends Site {
   readonly switches: Switches
   readonly tunnels: Registry
   readonly usage: Pick<Usage, 'begin' | 'settle'>
@@ -64,15 +70,15 @@ export interface Surroundings {
   /** Where descriptors are watched, if the engine works on them. */
   readonly loop: Loop | null
   readonly observer: Observer
-  readonly limits: Limits
   newId(): string
 }
 
 export interface Way {
   /** Takes over what a listener accepted, until it is closed. */
-  serve(arrival: Arrival, listener: Listener): Promise<void>
+  serve(arrival: Arrival, terms: Terms): Promise<void>
   /** Takes over a connection whose next request, already parsed, asks to become a WebSocket; `named`: it is decided. */
   upgrade(client: Client, head: RequestHead, rest: Buffer | null, named?: string | null): Promise<void>
+  follow(site: Site): void
   /** From now on only what listeners have accepted is handed off, and plain connections end with their answer. */
   drain(): void
   /** Whether a request is on its way, or is being answered. Who says nothing counts for a moment only. */
@@ -89,17 +95,18 @@ const LAST_HEADS_MS = 1_000
 type Given = Exclude<Ruling, { readonly kind: 'respond' }>
 
 export function createWay(surroundings: Surroundings): Way {
-  const { services, switches, tunnels, usage, ledger, engine, loop, observer, limits, newId } = surroundings
+  const { switches, tunnels, usage, ledger, engine, loop, observer, newId } = surroundings
+  let { services, limits } = surroundings
   /** Those on their way. */
   const setUps = new Set<SetUp>()
   let drainingAt: number | null = null
   const plain = createPlainServer({ newId, decide: decidePlain, upgrade, passedOver, answered }, limits)
 
-  async function serve(arrival: Arrival, listener: Listener): Promise<void> {
+  async function serve(arrival: Arrival, terms: Terms): Promise<void> {
     const setUp = begin('accept', null, null)
     setUp.expect(limits.headTimeoutMs, 'head-timeout')
     try {
-      const client = 'transport' in arrival ? arrival : await admit(arrival, listener, setUp)
+      const client = 'transport' in arrival ? arrival : await admit(arrival, terms, setUp)
       setUp.client = client
       setUp.enter('head')
       const { head, rest } = await readRequestHead(client.transport, limits, setUp.signal)
@@ -332,6 +339,11 @@ export function createWay(surroundings: Surroundings): Way {
     setUps.delete(setUp)
   }
 
+  function follow(site: Site): void {
+    ;({ services, limits } = site)
+    plain.limit(limits)
+  }
+
   function drain(): void {
     drainingAt ??= performance.now()
     plain.close(false)
@@ -355,7 +367,7 @@ export function createWay(surroundings: Surroundings): Way {
     plain.close(true)
   }
 
-  return { serve, upgrade, drain, isBusy, refuse: refuseService, abort }
+  return { serve, upgrade, follow, drain, isBusy, refuse: refuseService, abort }
 }
 
 function switchedOff(id: string): HeadraceError {
@@ -363,10 +375,10 @@ function switchedOff(id: string): HeadraceError {
 }
 
 /** What comes before the head: the PROXY header, TLS. */
-async function admit(socket: Socket, listener: Listener, setUp: SetUp): Promise<Client> {
-  const sender = await identify(socket, listener, setUp.signal)
+async function admit(socket: Socket, terms: Terms, setUp: SetUp): Promise<Client> {
+  const sender = await identify(socket, terms, setUp.signal)
   setUp.enter('tls')
-  return await secure(socket, sender, listener, setUp.signal)
+  return await secure(socket, sender, terms, setUp.signal)
 }
 
 /** Routes have no use for an AbortSignal: only who asks for it gets one made. */

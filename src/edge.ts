@@ -4,11 +4,12 @@ import { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { adopt } from './accept/client.ts'
-import type { Arrival, Listener, ListenerOptions } from './accept/listener.ts'
-import { listen } from './accept/listener.ts'
+import type { Arrival, ListenerOptions } from './accept/listener.ts'
 import { LAST_HANDSHAKES_MS } from './accept/quiet.ts'
+import type { Terms } from './accept/terms.ts'
 import type { Limits } from './connection.ts'
 import { createWay } from './connection.ts'
+import type { Backend } from './dial/backend.ts'
 import { addressText } from './dial/backend.ts'
 import type { EngineChoice } from './engine/choose.ts'
 import { chooseEngine } from './engine/choose.ts'
@@ -17,8 +18,9 @@ import type { CountingLedger } from './gate/ledger.ts'
 import { createLedger } from './gate/ledger.ts'
 import type { Crossing } from './gate/seats.ts'
 import { fieldsOf } from './head/head.ts'
-import type { Checks } from './health/checks.ts'
 import { createChecks } from './health/checks.ts'
+import type { ListenerGroup } from './listeners.ts'
+import { openListeners } from './listeners.ts'
 import { createActivity } from './observe/activity.ts'
 import type { ServedBackend } from './observe/counts.ts'
 import type { LogOptions } from './observe/lines.ts'
@@ -27,11 +29,12 @@ import { createMetering } from './observe/metering.ts'
 import type { EdgeEvents, Observer } from './observe/observer.ts'
 import { createObserver } from './observe/observer.ts'
 import type { WebhookOptions } from './observe/webhook.ts'
-import { createWebhook } from './observe/webhook.ts'
+import { renewableWebhook } from './observe/webhook.ts'
 import type { GateReport, Operations } from './operations.ts'
 import { createOperations } from './operations.ts'
+import type { Prepared } from './prepared.ts'
 import type { Service, ServiceOptions } from './service/service.ts'
-import { createService } from './service/service.ts'
+import { createServices, expectations, succeedBackends } from './service/service.ts'
 import type { BackendStatus } from './service/status.ts'
 import type { Switched } from './service/switch.ts'
 import { createSwitches, switchFileIn } from './service/switch.ts'
@@ -69,6 +72,12 @@ export interface WorkerIdentity {
   readonly switched: Switched
 }
 
+/** What a reload can change. */
+export type ReloadOptions = Pick<
+  EdgeOptions,
+  'services' | 'limits' | 'log' | 'webhook' | 'drainTimeoutMs' | 'drainSpreadMs'
+>
+
 export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   /**
    * Opens listeners, all or none, and resolves with their addresses, ports that the system chose included, and with what
@@ -82,6 +91,13 @@ export interface Edge extends EventEmitter<EdgeEvents>, Operations {
    * host; without it the routes or the handler of that service decide.
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
+  /**
+   * Makes ready what takes the place of the options: services with their handlers, which are loaded anew, and limits, log and
+   * webhook; besides, the listeners of `opened`. Open tunnels live on, and a request that is on its way goes on with the
+   * service that it has found. Nothing is in effect before `commit`, which does all of it in one step. Throws config-invalid
+   * or listen-failed: then nothing has changed.
+   */
+  prepare(options: ReloadOptions, relisten?: Relisten): Promise<Prepared>
   /** The number of open tunnels. */
   readonly size: number
   /** What moves the bytes of plain tunnels, and why it is that. */
@@ -101,10 +117,16 @@ export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   readonly draining: DrainProgress | null
 }
 
-export interface Opened {
+export interface Opened extends Pick<ListenerGroup, 'prepare'> {
   readonly addresses: string[]
   /** Stops accepting there. What was accepted lives on. */
   close(): Promise<void>
+}
+
+/** Listeners that were opened together, and those that shall be there instead. */
+export interface Relisten {
+  readonly opened: Opened
+  readonly wanted: readonly ListenerOptions[]
 }
 
 /**
@@ -115,20 +137,20 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   const { worker } = options
   const lines = createLines(options.log, worker?.name)
   const tunnels = new Registry()
-  const listeners = new Set<Listener>()
+  const groups = new Set<ListenerGroup>()
   const { engine, loop, reason } = chooseEngine(options.engine)
   const trouble = (what: HeadraceError) => observer.trouble(what)
-  const webhook = options.webhook === undefined ? null : createWebhook(options.webhook, trouble)
+  const webhook = renewableWebhook(options.webhook, trouble)
   const usage = createUsage(options, trouble)
   const newId = idSource(worker?.name)
   const onCrossing = (crossing: Crossing) => observer.spike(crossing)
   const ledger = shared ?? createLedger({ redis: options.redis, onCrossing, onTrouble: trouble })
-  const services = options.services.map((one) => createService(one, { ledger, newId }))
-  const served = servedBy(services)
-  const metering = createMetering(served)
+  const counter = { ledger, newId }
+  let services = createServices(options.services, counter)
+  const metering = createMetering(servedBy(services))
   const activity = createActivity(worker?.name ?? 'main', newId(), tunnels, metering.eventLoopDelay)
   const observer = metering.observing(activity.counting(createObserver(lines, events, webhook)))
-  const checks = watchHealth(served, observer)
+  const checks = createChecks(watchHealth(servedBy(services), observer))
   const { stateDirectory } = options
   const switches = createSwitches({
     services: options.services,
@@ -149,34 +171,54 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     newId,
   })
 
-  function serve(arrival: Arrival, listener: Listener): void {
-    metering.accepted(listener)
-    void way.serve(arrival, listener)
+  function serve(arrival: Arrival, terms: Terms): void {
+    metering.accepted(terms)
+    void way.serve(arrival, terms)
   }
 
   async function open(wanted: readonly ListenerOptions[]): Promise<Opened> {
     await Promise.all([usage.open(), ledger.ready(), ...services.map(({ handler }) => handler)])
     await engine.ready.catch(engineFailed)
-    const results = await Promise.allSettled(wanted.map((one) => listen(one, serve, trouble, loop)))
-    const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
-    const failed = results.find((result) => result.status === 'rejected')
-    if (failed !== undefined) {
-      await Promise.all(opened.map((listener) => listener.close()))
-      throw failed.reason
-    }
+    const group = await openListeners(wanted, { serve, trouble, loop })
     // Behind whatever the program says of the addresses. Of several workers, the program says it once.
-    if (listeners.size === 0 && worker === undefined) setImmediate(() => lines.engine(engine.name, reason))
-    for (const listener of opened) listeners.add(listener)
+    if (groups.size === 0 && worker === undefined) setImmediate(() => lines.engine(engine.name, reason))
+    groups.add(group)
     checks.start()
     return {
-      addresses: opened.map(({ address }) => address),
-      close: () => closeListeners(opened),
+      addresses: group.listeners.map(({ address }) => address),
+      prepare: group.prepare,
+      async close() {
+        if (groups.delete(group)) await group.close()
+      },
     }
   }
 
-  async function closeListeners(some: readonly Listener[], lastMs = 0): Promise<void> {
-    const open = some.filter((listener) => listeners.delete(listener))
-    await Promise.all(open.map((listener) => listener.close(lastMs)))
+  async function prepare(next: ReloadOptions, relisten?: Relisten): Promise<Prepared> {
+    const renewed = createServices(next.services, counter, services)
+    await Promise.all(renewed.map(({ handler }) => handler))
+    const listening = await relisten?.opened.prepare(relisten.wanted)
+    return {
+      commit() {
+        lines.configure(next.log)
+        webhook.configure(next.webhook)
+        follow(renewed)
+        way.follow({ services: serviceTable(renewed), limits: next.limits })
+        switches.configure(next.services)
+        usual = usualOf(next)
+        listening?.commit()
+      },
+      drop: () => listening?.drop(),
+    }
+  }
+
+  function follow(renewed: readonly Service[]): void {
+    for (const { backend } of servedBy(services)) backend.health.changed = null
+    succeedBackends(services, renewed)
+    const served = servedBy(renewed)
+    checks.follow(watchHealth(served, observer))
+    metering.serve(served)
+    ledger.expect(expectations(renewed.map(({ options }) => options)))
+    services = [...renewed]
   }
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void {
@@ -188,10 +230,12 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   const { look, movedAt } = usage
   const drain = createDrain(tunnels, { look, movedAt, isBusy: way.isBusy })
 
-  const usual: DrainTimes = { drainMs: options.drainTimeoutMs, spreadMs: options.drainSpreadMs }
+  let usual = usualOf(options)
 
   async function close(times = usual): Promise<DrainCounts> {
-    const closing = closeListeners([...listeners], Math.min(LAST_HANDSHAKES_MS, times.drainMs))
+    const lastMs = Math.min(LAST_HANDSHAKES_MS, times.drainMs)
+    const closing = Promise.all([...groups].map((group) => group.close(lastMs)))
+    groups.clear()
     checks.stop()
     way.drain()
     await drain.run(times)
@@ -200,7 +244,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     await closing
     await usage.close()
     ledger.close()
-    webhook?.close()
+    webhook.close()
     metering.close()
     return counts
   }
@@ -210,13 +254,13 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
       worker: worker?.name ?? 'main',
       engine: engine.name,
       tunnels,
-      listeners,
+      listeners: [...groups].flatMap(({ listeners }) => listeners),
       isDraining: drain.progress !== null,
       usage: usage.sinceStart(),
       gates: await operations.gates(),
     })
   const operations = createOperations({
-    services,
+    services: () => services,
     registry: tunnels,
     switches,
     ledger,
@@ -228,6 +272,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   const own = {
     listen: open,
     upgrade,
+    prepare,
     engine: { name: engine.name, reason },
     usageSinceStart: usage.sinceStart,
     close,
@@ -246,8 +291,8 @@ function engineFailed(error: unknown): never {
   )
 }
 
-/** Tells of what becomes of the backends' health, and resolves with what checks it. */
-function watchHealth(served: readonly ServedBackend[], observer: Observer): Checks {
+/** Tells of what becomes of the backends' health from now on. */
+function watchHealth(served: readonly ServedBackend[], observer: Observer): Backend[] {
   for (const { backend, service } of served) {
     const { health, options } = backend
     const who = { service, backend: options.name, address: addressText(options.address) }
@@ -259,7 +304,11 @@ function watchHealth(served: readonly ServedBackend[], observer: Observer): Chec
       })
     }
   }
-  return createChecks(served.map(({ backend }) => backend))
+  return served.map(({ backend }) => backend)
+}
+
+function usualOf({ drainTimeoutMs, drainSpreadMs }: ReloadOptions): DrainTimes {
+  return { drainMs: drainTimeoutMs, spreadMs: drainSpreadMs }
 }
 
 /** All backends of all services. */

@@ -13,8 +13,11 @@
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { fixedInEdge } from './config/fixed.ts'
 import { parseConfig, parseDuration, parseListeners } from './config/parse.ts'
+import { configError } from './config/problems.ts'
 import type { ConfigInput, ListenerInput } from './config/schema.ts'
+import type { Opened } from './edge.ts'
 import { createEdge } from './edge.ts'
 import type { EdgeEvents } from './observe/observer.ts'
 import type { GateReport, Operations } from './operations.ts'
@@ -69,6 +72,13 @@ export interface Tunnel extends EventEmitter<EdgeEvents>, Operations {
    * handler decide.
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
+  /**
+   * Takes other options in the place of those of now, in one step: services with their backends, gates and handlers (modules
+   * are loaded anew), limits, log, webhook, and `listeners`, if `listen` was called without any. Open tunnels live on, and
+   * so does what has not changed of backends. Rejects with HeadraceError `config-invalid` with every problem in its text, also for
+   * another engine, stateDirectory or rateStore, or `listen-failed`: then nothing has changed. One at a time.
+   */
+  reload(options: ConfigInput): Promise<void>
   /** The number of open tunnels. */
   readonly size: number
   /** How the backends do, in the order of the config: health, open connections, failures by kind. */
@@ -104,14 +114,33 @@ export interface CloseOptions {
  * With a `stateDirectory` it is kept there what is switched. Throws HeadraceError `config-invalid` with every problem in its text.
  */
 export function createTunnel(options: ConfigInput): Tunnel {
-  const config = parseConfig(options)
+  let config = parseConfig(options)
+  /** Those that the options have. */
+  let opened: Opened | null = null
+  let last: Promise<unknown> = Promise.resolve()
   const edge = createEdge(config.edge)
   const { listen, close } = edge
+
+  async function replace(input: ConfigInput): Promise<void> {
+    const next = parseConfig(input)
+    const problems = fixedInEdge(config, next)
+    if (problems.length > 0) throw configError(problems)
+    const relisten = opened === null ? undefined : { opened, wanted: next.listeners }
+    const prepared = await edge.prepare(next.edge, relisten)
+    prepared.commit()
+    config = next
+  }
+
   return Object.assign(edge, {
     async listen(listeners?: readonly ListenerInput[]) {
-      const wanted = listeners === undefined ? config.listeners : parseListeners(listeners)
-      const { addresses } = await listen(wanted)
-      return { addresses }
+      if (listeners !== undefined) return { addresses: (await listen(parseListeners(listeners))).addresses }
+      opened = await listen(config.listeners)
+      return { addresses: opened.addresses }
+    },
+    reload(input: ConfigInput) {
+      const reloading = last.then(() => replace(input))
+      last = reloading.catch(() => {})
+      return reloading
     },
     close: ({ drain = 0, spread = drain }: CloseOptions = {}) =>
       close({ drainMs: parseDuration(drain), spreadMs: parseDuration(spread) }),

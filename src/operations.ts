@@ -72,6 +72,43 @@ export interface ServiceRecord extends SwitchState {
   readonly tunnels: number
 }
 
+/** What is different after a reload. */
+export interface Changes {
+  readonly services: Changed
+  readonly listeners: Changed
+  /** Keys of the config besides these that have another value. */
+  readonly settings: readonly string[]
+}
+
+/** Ids of services, addresses of listeners. */
+export interface Changed {
+  readonly added: readonly string[]
+  readonly removed: readonly string[]
+  readonly changed: readonly string[]
+}
+
+/** Why nothing was changed: what is wrong, where, and what to do. */
+export interface ReloadProblem {
+  readonly path: string
+  readonly reason: string
+  readonly remedy: string
+  readonly line?: number
+  readonly column?: number
+}
+
+export type Reloaded =
+  | { readonly isDone: true; readonly file: string; readonly changes: Changes; readonly durationMs: number }
+  | { readonly isDone: false; readonly file: string; readonly problems: readonly ReloadProblem[] }
+
+/** What only a program can: the config is a file, which can be read again. */
+export interface Reloading {
+  /**
+   * Reads config, handlers, certificates and tokens again: all of it takes effect, or nothing. One at a time; whoever asks
+   * meanwhile gets the next one, which begins after that. Throws draining.
+   */
+  reload(): Promise<Reloaded>
+}
+
 /** What a program of several processes says of itself, and how it is asked to end. */
 export interface ProgramStatus {
   status(): Promise<Status>
@@ -108,7 +145,8 @@ export interface WorkerStatus {
 export type ChildState = 'starting' | 'running' | 'waiting' | 'stopped'
 
 interface Parts {
-  readonly services: readonly Service[]
+  /** Those of now. */
+  readonly services: () => readonly Service[]
   readonly registry: Registry
   readonly switches: Switches
   readonly ledger: Pick<CountingLedger, 'spikes'>
@@ -142,7 +180,7 @@ export function createOperations({
     usage,
     async websockets(id, value, { closeTunnels = false } = {}) {
       knownService(
-        services.map(({ options }) => options.id),
+        services().map(({ options }) => options.id),
         id,
       )
       const { websockets: before } = await switches.set(id, value)
@@ -157,16 +195,16 @@ export function createOperations({
       return tunnel === undefined ? null : recordOf(tunnel)
     },
     services: async () =>
-      services.map(({ options: { id, domains }, backends }) => ({
+      services().map(({ options: { id, domains }, backends }) => ({
         id,
         domains,
         backends: [...backends.keys()],
         tunnels: registry.count(id),
         ...switches.state(id),
       })),
-    backends: () => backendStatus(services),
+    backends: () => backendStatus(services()),
     gates: () =>
-      services.flatMap(({ gate, options: { id } }) =>
+      services().flatMap(({ gate, options: { id } }) =>
         gate === null ? [] : [{ service: id, counts: gate.counts, spike: ledger.spikes(id) }],
       ),
     activity: async () => [await activity()],

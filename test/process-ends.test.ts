@@ -229,7 +229,8 @@ t.test('what a process holds of a ledger in the primary is free when it dies', a
   >({
     name: 'asking',
     module: new URL('./support/asking-process.js', import.meta.url),
-    descriptors: [],
+    descriptors: () => [],
+    settled: async () => {},
     identity: createIdentity(null),
     answers: (life) => ({ hosted: (name, request) => hosts.ask(life, name, request) }),
     start: (line) => line.ask('add', [1, 1]),

@@ -11,6 +11,7 @@ import { chatConfig, echoes, newFolder, openTunnel, startFleet, workersOf } from
 import { ACTIVATING, listenFor, startManager } from './support/manager.ts'
 import { echo, startOrigin } from './support/origin.ts'
 import { childrenOf, PROGRAM, startProgram, WITHOUT_KOFFI } from './support/program.ts'
+import { bySignal, edit } from './support/reloading.ts'
 
 t.test(
   'a manager hears that it is ready, how many tunnels are open, that it lives, and that it stops',
@@ -230,6 +231,41 @@ t.test('a worker that dies is replaced on a socket of the manager, and nobody is
   process.kill(pid, 'SIGKILL')
   t.ok(await echoes(await fleet.open(), 'alive'))
 })
+
+t.test(
+  'it hears of a reload, from its beginning to its end; a socket that it has given is not left',
+  async (t) => {
+    const origin = await startOrigin(t, { answer: echo })
+    const folder = newFolder(t)
+    const socket = listenFor(t)
+    const manager = startManager(t, join(folder, 'notify'))
+    const fleet = await startFleet(t, chatConfig(origin.address, '', [socket.address, '127.0.0.1:0']), {
+      folder,
+      how: {
+        launcher: ACTIVATING,
+        descriptors: [socket.descriptor],
+        environment: { LISTEN_FDS: '1', LISTEN_FDNAMES: 'web', NOTIFY_SOCKET: join(folder, 'notify') },
+      },
+    })
+    await manager.tells(/^READY=1$/)
+    edit(fleet, '"127.0.0.1:0"', '"127.0.0.2:0"')
+    const startedAt = Number(process.hrtime.bigint() / 1_000n)
+    t.match(await bySignal(t, fleet), { isDone: true })
+    await manager.tells(/^RELOADING=1$/)
+    const [, at = ''] = (await manager.tells(/^MONOTONIC_USEC=/)).split('=')
+    t.ok(Number(at) > startedAt)
+    await manager.tells(/^READY=1$/)
+    t.ok(await echoes(await openTunnel(t, socket.address), 'where it was'))
+
+    edit(fleet, `{ address: "${socket.address}" }, `, '')
+    const { isDone, said } = await bySignal(t, fleet)
+    t.equal(isDone, false)
+    t.match(said, `listeners: no listener takes ${socket.address}, which the service manager has opened`)
+    await manager.tells(/^RELOADING=1$/)
+    await manager.tells(/^READY=1$/)
+    t.ok(await echoes(await openTunnel(t, socket.address), 'still where it was'))
+  },
+)
 
 t.test('sockets and listeners that do not fit are an error that says what was passed', async (t) => {
   const folder = newFolder(t)

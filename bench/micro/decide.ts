@@ -6,7 +6,7 @@ import { createLedger } from '../../src/gate/ledger.ts'
 import { handoff } from '../../src/handoff/decision.ts'
 import { rule } from '../../src/service/rule.ts'
 import type { Service, ServiceOptions } from '../../src/service/service.ts'
-import { createService } from '../../src/service/service.ts'
+import { createServices } from '../../src/service/service.ts'
 import type { Micro } from './micro.ts'
 import { client, request } from './request.ts'
 
@@ -37,7 +37,9 @@ function decision(name: string, service: Partial<ConfigInput['services'][number]
 }
 
 function serviceOf(service: Partial<ConfigInput['services'][number]>): Service {
-  return createService(serviceOptions(service), { ledger, newId: () => '' })
+  const [compiled] = createServices([serviceOptions(service)], { ledger, newId: () => '' })
+  if (compiled === undefined) throw new Error('no service')
+  return compiled
 }
 
 /** A service with two backends, as the config makes it. */

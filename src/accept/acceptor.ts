@@ -18,6 +18,7 @@ import {
 import type { Loop, Watcher } from '../linux/loop.ts'
 import type { Endpoint } from '../linux/sockaddr.ts'
 import { endpointOf, SOCKADDR_SIZE } from '../linux/sockaddr.ts'
+import { BACKLOG } from './place.ts'
 
 /** Connections that are accepted before everybody else has a turn. */
 const BATCH = 64
@@ -28,7 +29,7 @@ const PAUSE_MS = 100
 const EXHAUSTED = [EMFILE, ENFILE, ENOBUFS, ENOMEM]
 
 export interface Acceptor {
-  /** Once; a second call does nothing. */
+  /** Takes what waits already, and accepts no more. Once; a second call does nothing. */
   close(): void
 }
 
@@ -69,7 +70,7 @@ export function acceptOn(
     if (error === EAGAIN) return false
     if (!isTroubled) onTrouble(systemError(error, 'accept4'))
     isTroubled = true
-    if (EXHAUSTED.includes(error)) rest()
+    if (EXHAUSTED.includes(error) && !isClosed) rest()
     return false
   }
 
@@ -87,6 +88,8 @@ export function acceptOn(
     // A second time the number may be somebody else's.
     if (isClosed) return
     isClosed = true
+    // What is left in the queue would be reset; it is bounded by its length, since others may go on accepting there.
+    for (let left = BACKLOG; left > 0 && acceptOne(); ) left -= 1
     loop.unwatch(listening)
     clearTimeout(pause)
     calls.close(listening)

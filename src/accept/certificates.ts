@@ -27,6 +27,8 @@ export interface Certificates {
   readonly first: SecureContextOptions
   /** When they expire, each under the first of its names, in the order of the pairs. */
   readonly expiries: readonly Expiry[]
+  /** Where they come from and what was read there: two with the same are the same. */
+  readonly content: string
   /** Called when certificates were read again. */
   onChange: (() => void) | null
   /** Stops watching the files. */
@@ -90,6 +92,9 @@ export function loadCertificates(
     },
     get expiries() {
       return loaded.map(({ names: [name = ''], expiresAt }) => ({ name, expiresAt }))
+    },
+    get content() {
+      return JSON.stringify([pairs, minVersion, loaded.map(({ options: { cert, key } }) => [cert, key])])
     },
     onChange: null,
     close() {

@@ -20,7 +20,7 @@ import {
 } from '../linux/libc.ts'
 import { endpointOf, SOCKADDR_SIZE, SOCKADDR_UN_SIZE, sockaddrOf, unixPathOf } from '../linux/sockaddr.ts'
 import type { Inherited } from './inherited.ts'
-import { textOf } from './inherited.ts'
+import { lendCopy, textOf } from './inherited.ts'
 import { placeOf } from './place.ts'
 
 export interface GivenSocket {
@@ -33,6 +33,8 @@ export interface Given {
   take(address: string, workers: number): Promise<Inherited | null>
   /** Throws activation-failed if there is one that no listener has taken. */
   allTaken(): void
+  /** Whether it was taken here. */
+  has(socket: Inherited): boolean
 }
 
 interface Socket extends GivenSocket {
@@ -47,6 +49,7 @@ const BY_NAME = 'systemd:'
 /** Owns the sockets. Throws activation-failed for what is no listening stream socket. */
 export function givenSockets(sockets: readonly GivenSocket[]): Given {
   const all = sockets.length === 0 ? [] : sockets.map((one) => looked(callsOrThrow(), one))
+  const handedOut = new WeakSet<Inherited>()
 
   async function find(address: string): Promise<Socket | undefined> {
     if (address.startsWith(BY_NAME)) return named(address.slice(BY_NAME.length))
@@ -80,9 +83,11 @@ export function givenSockets(sockets: readonly GivenSocket[]): Given {
       if (found === undefined) return null
       if (found.isTaken) throw failed(`two listeners ask for the socket ${textOfSocket(found)}`)
       found.isTaken = true
-      return {
-        address: found.address,
-        descriptors: Array.from({ length: workers }, () => found.descriptor),
+      const { address: at, descriptor } = found
+      const socket: Inherited = {
+        address: at,
+        descriptors: Array.from({ length: workers }, () => descriptor),
+        lend: () => lendCopy(at, descriptor),
         // What connects from now on is for whoever the service manager starts next.
         quiet() {},
         // It stays open: a later listener may want it.
@@ -90,7 +95,10 @@ export function givenSockets(sockets: readonly GivenSocket[]): Given {
           found.isTaken = false
         },
       }
+      handedOut.add(socket)
+      return socket
     },
+    has: (socket) => handedOut.has(socket),
     allTaken() {
       const idle = all.filter(({ isTaken }) => !isTaken)
       if (idle.length > 0) throw failed(`no listener takes ${idle.map(textOfSocket).join(', ')}`)

@@ -5,20 +5,20 @@ import { HeadraceError } from '../errors.ts'
 import type { Signal } from '../signal.ts'
 import { unmapped } from './addresses.ts'
 import type { Sender } from './client.ts'
-import type { Listener } from './listener.ts'
 import { senderOf } from './listener.ts'
 import type { ProxyHeader } from './proxy-protocol.ts'
 import { parseProxyHeader } from './proxy-protocol.ts'
+import type { Terms } from './terms.ts'
 
 /**
  * Reads the PROXY header if the listener has them; what follows it stays in the socket, which belongs to the caller
  * again. On failure the socket is destroyed. Throws proxy-header-untrusted, proxy-header-invalid, client-closed,
  * client-reset, or the signal's reason.
  */
-export async function identify(socket: Socket, listener: Listener, signal: Signal): Promise<Sender> {
+export async function identify(socket: Socket, terms: Terms, signal: Signal): Promise<Sender> {
   try {
-    const direct = directSender(socket, listener)
-    const { proxyFrom, isUnix } = listener
+    const direct = directSender(socket, terms)
+    const { proxyFrom, isUnix } = terms
     if (proxyFrom === null) return direct
     // On a Unix socket whoever may open the file is trusted.
     if (!isUnix && !proxyFrom.has(direct.address)) {
@@ -33,12 +33,12 @@ export async function identify(socket: Socket, listener: Listener, signal: Signa
 }
 
 /** The direct peer. It alone decides about trust, whoever it speaks for. */
-function directSender(socket: Socket, listener: Listener): Sender {
+function directSender(socket: Socket, terms: Terms): Sender {
   const address = unmapped(socket.remoteAddress ?? '')
   // A peer that has reset has no address any more (ENOTCONN, getpeername(2)), but what it sent before can still be read:
   // it must not pass for one that never had an address, nor go by the lists of addresses that are asked later.
-  if (address === '' && !listener.isUnix) throw new HeadraceError('client-reset', 'before it was accepted')
-  return senderOf(address, socket.remotePort ?? 0, listener)
+  if (address === '' && !terms.isUnix) throw new HeadraceError('client-reset', 'before it was accepted')
+  return senderOf(address, socket.remotePort ?? 0, terms)
 }
 
 function readProxyHeader(socket: Socket, signal: Signal): Promise<ProxyHeader> {

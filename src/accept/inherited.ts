@@ -26,6 +26,7 @@ import {
 } from '../linux/libc.ts'
 import type { Endpoint } from '../linux/sockaddr.ts'
 import { endpointOf, familyOf, SOCKADDR_SIZE, sockaddrOf } from '../linux/sockaddr.ts'
+import type { SocketHandle } from './listener.ts'
 import type { Place } from './place.ts'
 import { BACKLOG, failedToListen, placeOf, removeStale } from './place.ts'
 import { beginNoMore } from './quiet.ts'
@@ -35,16 +36,29 @@ export interface Inherited {
   readonly address: string
   /** One for each worker; the same one for all if it is shared. */
   readonly descriptors: readonly number[]
+  /** The socket of a worker, for a message to a process that runs already. Throws listen-failed. */
+  lend(worker: number): Lent
   /** From now on no connection is begun; those that have begun can still be accepted. Not if it is shared by TCP. */
   quiet(): void
   close(): void
 }
+
+/** A handle of node's on a socket, to be sent. */
+export interface Lent {
+  readonly handle: SocketHandle
+  /** It has been sent. */
+  done(): void
+}
+
+/** Runs a call with the right to open ports below 1024. */
+type Raised = <Result>(act: () => Result) => Result
 
 /** Throws listen-failed or config-invalid. `calls`: null where there is no koffi. */
 export async function openInherited(
   address: string,
   workers: number,
   calls: Libc | null = libcOrNull(),
+  raised: Raised = (act) => act(),
 ): Promise<Inherited> {
   const place = placeOf(address)
   try {
@@ -52,7 +66,7 @@ export async function openInherited(
     if (calls === null || place.path !== undefined || place.host?.includes('%')) {
       return await openShared(place, workers)
     }
-    return await openSpread(calls, place, workers)
+    return await openSpread(calls, place, workers, raised)
   } catch (error) {
     throw failedToListen(address, error)
   }
@@ -75,9 +89,14 @@ async function openSpread(
   calls: Libc,
   { host, port }: { readonly host?: string; readonly port: number },
   workers: number,
+  raised: Raised,
 ): Promise<Inherited> {
   const wanted = { address: host === undefined ? '::' : (await lookup(host)).address, port }
-  const [first, at] = openFirst(calls, wanted, host === undefined)
+  return raised(() => spread(calls, wanted, host === undefined, workers))
+}
+
+function spread(calls: Libc, wanted: Endpoint, isAnywhere: boolean, workers: number): Inherited {
+  const [first, at] = openFirst(calls, wanted, isAnywhere)
   const descriptors = [first]
   const close = () => {
     for (const descriptor of descriptors.splice(0)) calls.close(descriptor)
@@ -91,10 +110,19 @@ async function openSpread(
     close()
     throw error
   }
+  const address = textOf(at)
+  const lend = (worker: number) => lendCopy(address, descriptors[worker] ?? -1)
   const quiet = () => {
     for (const descriptor of descriptors) beginNoMore(calls, descriptor)
   }
-  return { address: textOf(at), descriptors, quiet, close }
+  return { address, descriptors, lend, quiet, close }
+}
+
+/** A handle closes what it has: it gets a copy. Throws listen-failed. */
+export function lendCopy(address: string, descriptor: number): Lent {
+  const handle = createHandle(null, null, null, duplicate(descriptor))
+  if (typeof handle === 'number') throw failedToListen(address, systemError(-handle, 'open'))
+  return { handle, done: () => handle.close() }
 }
 
 /** The socket, and where it is. All interfaces are IPv4's if the machine has no IPv6. */
@@ -132,18 +160,22 @@ function open(calls: Libc, at: Endpoint, isSpread: boolean): number {
  * A handle of node that is bound and nothing more: once node listens, it accepts. The first worker listens. Node has no
  * public name for it; its own cluster module gets its handles in the same way.
  */
-interface BoundHandle {
-  readonly fd: number
+interface BoundHandle extends SocketHandle {
   getsockname?(into: { address?: string; port?: number }): number
-  close(): void
 }
 
-type CreateHandle = (address: string | null, port: number, family: 4 | 6 | -1) => BoundHandle | number
+type CreateHandle = (
+  address: string | null,
+  port: number | null,
+  family: 4 | 6 | -1 | null,
+  descriptor?: number,
+) => BoundHandle | number
+
+const createHandle = (net as unknown as { readonly _createServerHandle: CreateHandle })._createServerHandle
 
 async function openShared(place: Place, workers: number): Promise<Inherited> {
   if (place.path !== undefined) await removeStale(place.path)
-  const create = (net as unknown as { readonly _createServerHandle: CreateHandle })._createServerHandle
-  const handle = place.path === undefined ? await bindTcp(create, place) : create(place.path, -1, -1)
+  const handle = place.path === undefined ? await bindTcp(place) : createHandle(place.path, -1, -1)
   if (typeof handle === 'number') throw systemError(-handle, 'bind')
   const into: { address?: string; port?: number } = {}
   // That an address is taken, libuv says here at the earliest.
@@ -155,19 +187,23 @@ async function openShared(place: Place, workers: number): Promise<Inherited> {
   return {
     address: place.path === undefined ? textOf(into as Endpoint) : `unix:${place.path}`,
     descriptors: Array.from({ length: workers }, () => handle.fd),
+    lend: () => ({ handle, done() {} }),
     // Of a Unix socket the end of its name does the same, which comes with the close.
     quiet: () => {},
     close: () => handle.close(),
   }
 }
 
-async function bindTcp(
-  create: CreateHandle,
-  { host, port }: { readonly host?: string; readonly port: number },
-): Promise<BoundHandle | number> {
-  if (host === undefined) return create(null, port, -1)
+async function bindTcp({
+  host,
+  port,
+}: {
+  readonly host?: string
+  readonly port: number
+}): Promise<BoundHandle | number> {
+  if (host === undefined) return createHandle(null, port, -1)
   const { address, family } = await lookup(host)
-  return create(address, port, family === 6 ? 6 : 4)
+  return createHandle(address, port, family === 6 ? 6 : 4)
 }
 
 export function textOf({ address, port }: Endpoint): string {

@@ -10,51 +10,50 @@ import { HeadraceError } from '../errors.ts'
 import { F_DUPFD_CLOEXEC, libcOrNull, systemError } from '../linux/libc.ts'
 import type { Loop } from '../linux/loop.ts'
 import type { Endpoint } from '../linux/sockaddr.ts'
-import type { TcpOptions } from '../linux/tuning.ts'
 import { callsFor, tune } from '../linux/tuning.ts'
+import type { Prepared } from '../prepared.ts'
 import { descriptorTransport } from '../transport/descriptor.ts'
 import { descriptorOf } from '../transport/node.ts'
 import type { Acceptor } from './acceptor.ts'
 import { acceptOn } from './acceptor.ts'
-import type { AddressList } from './addresses.ts'
-import { addressList, unmapped } from './addresses.ts'
-import type { Certificates, TlsOptions } from './certificates.ts'
-import { loadCertificates } from './certificates.ts'
+import { unmapped } from './addresses.ts'
 import type { Client, Sender } from './client.ts'
-import type { Handshakes } from './handshakes.ts'
-import { createHandshakes } from './handshakes.ts'
 import type { Place } from './place.ts'
 import { BACKLOG, failedToListen, placeOf, removeStale } from './place.ts'
 import { beginNoMore } from './quiet.ts'
 import { watchDescriptors } from './spare.ts'
+import type { Terms, TermsOptions } from './terms.ts'
+import { letGoOf, makeTerms } from './terms.ts'
 
-export interface ListenerOptions extends TcpOptions {
+export interface ListenerOptions extends TermsOptions {
   /** `127.0.0.1:8080`, `[::1]:8443`, `:8080` for all interfaces, or `unix:/run/headrace.sock`. Port 0 is a free one that the system chooses. */
   readonly address: string
-  /** A listening or bound socket of this address that the process has inherited, and that the listener owns from now on. */
-  readonly descriptor?: number
-  readonly tls: TlsOptions | undefined
-  /** Addresses and CIDR blocks that may, and must, send a PROXY header. */
-  readonly proxyProtocol: { readonly from: readonly string[] } | undefined
-  /** Addresses and CIDR blocks whose X-Forwarded-* fields are kept. */
-  readonly forwarded: { readonly from: readonly string[] } | undefined
+  /** A listening or bound socket of this address that the process was given, and that the listener owns from now on. */
+  readonly socket?: PassedSocket
+}
+
+/** A descriptor that was inherited, or a handle of node's that came with a message. */
+export type PassedSocket = number | SocketHandle
+
+export interface SocketHandle {
+  readonly fd: number
+  close(): void
 }
 
 /** A node socket, paused and unread; or, where nothing has to be done before the head, the client itself. */
 export type Arrival = Socket | Client
 
 export interface Listener {
-  /** The actual address, with the port that the system chose. */
+  /** The actual one, with the port that the system chose. */
   readonly address: string
-  /** Its peers have no address. */
-  readonly isUnix: boolean
-  readonly handshakes: Handshakes | null
-  readonly certificates: Pick<Certificates, 'expiries'> | null
-  readonly proxyFrom: AddressList | null
-  readonly forwardedFrom: AddressList | null
+  /** As they are now. */
+  readonly terms: Terms
+  /** Checks other options for the same address. Throws config-invalid. */
+  prepare(options: TermsOptions): Prepared
   /**
-   * Stops accepting. What was accepted lives on. With `lastMs`, no new connection is begun from now on (Linux with koffi,
-   * unless the socket was inherited), and those that have begun are accepted for so long: nobody who is connected is reset.
+   * Takes what waits already, and accepts no more. What was accepted lives on. With `lastMs`, no new connection is begun from
+   * now on (Linux with koffi, unless the socket was given), and those that have begun are accepted for so long: nobody who is
+   * connected is reset.
    */
   close(lastMs?: number): Promise<void>
 }
@@ -65,71 +64,106 @@ export interface Listener {
  */
 export async function listen(
   options: ListenerOptions,
-  onConnection: (arrival: Arrival, listener: Listener) => void,
+  onConnection: (arrival: Arrival, terms: Terms) => void,
   onTrouble: (what: HeadraceError) => void,
   loop: Loop | null = null,
 ): Promise<Listener> {
   const calls = callsFor(options, `listener ${options.address}`)
   const where = placeOf(options.address)
-  const proxyFrom = options.proxyProtocol === undefined ? null : addressList(options.proxyProtocol.from)
-  const forwardedFrom = options.forwarded === undefined ? null : addressList(options.forwarded.from)
+  const isUnix = where.path !== undefined
   // From here on files are watched: whatever fails below has to close them.
-  const certificates = options.tls === undefined ? null : loadCertificates(options.tls, onTrouble)
-  const server = createServer({
-    allowHalfOpen: true,
-    pauseOnConnect: true,
-    noDelay: true,
-    keepAlive: true,
-    keepAliveInitialDelay: options.keepaliveMs,
-  })
+  const checked = makeTerms(options, { address: options.address, isUnix }, onTrouble)
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
   try {
     await bind(server, where, options)
   } catch (error) {
-    certificates?.close()
+    checked.certificates?.close()
     throw error
   }
-  if (calls !== null) tune(calls, descriptorOf(server), options)
-  let acceptor: Pick<Acceptor, 'close'> | null = null
-  let quiet = () => {}
-  const listener: Listener = {
-    address: options.descriptor === undefined ? addressOf(server) : options.address,
-    isUnix: where.path !== undefined,
-    handshakes: certificates === null ? null : createHandshakes(certificates),
-    certificates,
-    proxyFrom,
-    forwardedFrom,
+  let terms = { ...checked, address: options.socket === undefined ? addressOf(server) : options.address }
+  let accepting: Accepting
+  const trouble = (error: NodeJS.ErrnoException) => onTrouble(troubleOf(error, terms.address))
+  server.on('error', trouble)
+  server.on('connection', (socket: Socket) => {
+    socket.on('error', ignore)
+    socket.setKeepAlive(true, terms.keepaliveMs)
+    onConnection(socket, terms)
+  })
+  if (loop === null || isUnix) accepting = acceptByNode(server, trouble)
+  else {
+    const arrived = (descriptor: number, from: Endpoint) => {
+      const isPlain = terms.handshakes === null && terms.proxyFrom === null
+      const arrivalOf = isPlain ? descriptorClient : descriptorSocket
+      onConnection(arrivalOf(loop, descriptor, from, terms), terms)
+    }
+    accepting = acceptByLoop(server, loop, arrived, trouble)
+  }
+  const tuneFor = (tcp: TermsOptions) => {
+    const means = loop?.calls ?? calls ?? callsFor(tcp, `listener ${options.address}`)
+    // What is not said any more is the system's again: 0, tcp(7).
+    const { userTimeoutMs = 0 } = tcp
+    if (means !== null && !isUnix) tune(means, accepting.descriptor(), { ...tcp, userTimeoutMs })
+  }
+  tuneFor(options)
+  return {
+    address: terms.address,
+    get terms() {
+      return terms
+    },
+    prepare(other) {
+      callsFor(other, `listener ${options.address}`)
+      const next = makeTerms(other, terms, onTrouble, terms)
+      return {
+        commit() {
+          letGoOf(terms, next)
+          terms = next
+          tuneFor(other)
+        },
+        drop: () => letGoOf(next, terms),
+      }
+    },
     async close(lastMs = 0) {
-      certificates?.close()
+      terms.certificates?.close()
       if (lastMs > 0) {
-        if (options.descriptor === undefined) quiet()
+        const means = options.socket === undefined && !isUnix ? (loop?.calls ?? libcOrNull()) : null
+        if (means !== null) beginNoMore(means, accepting.descriptor())
         await wait(lastMs)
       }
-      acceptor?.close()
+      await accepting.close()
+    },
+  }
+}
+
+interface Accepting {
+  /** Of the listening socket. */
+  descriptor(): number
+  close(): Promise<void>
+}
+
+function acceptByNode(server: Server, trouble: (error: NodeJS.ErrnoException) => void): Accepting {
+  const spare = watchDescriptors(trouble)
+  return {
+    descriptor: () => descriptorOf(server),
+    async close() {
+      spare.close()
+      // A whole turn of the event loop takes what waits: libuv accepts until nothing is left.
+      await new Promise(setImmediate)
+      await new Promise(setImmediate)
       // Its callback waits for the connections that were accepted; that the port is free is known at once.
       server.close()
     },
   }
-  server.on('connection', (socket: Socket) => {
-    socket.on('error', ignore)
-    onConnection(socket, listener)
-  })
-  const trouble = (error: NodeJS.ErrnoException) => onTrouble(troubleOf(error, listener.address))
-  server.on('error', trouble)
-  const silencing = listener.isUnix ? null : libcOrNull()
-  if (silencing !== null) quiet = () => beginNoMore(silencing, descriptorOf(server))
-  if (loop === null || listener.isUnix) {
-    acceptor = watchDescriptors(trouble)
-    return listener
-  }
-  tune(loop.calls, descriptorOf(server), options)
-  const isPlain = certificates === null && proxyFrom === null
-  const arrivalOf = isPlain ? descriptorClient : descriptorSocket
-  const arrived = (descriptor: number, from: Endpoint) =>
-    onConnection(arrivalOf(loop, descriptor, from, listener), listener)
+}
+
+function acceptByLoop(
+  server: Server,
+  loop: Loop,
+  arrived: (descriptor: number, from: Endpoint) => void,
+  trouble: (error: NodeJS.ErrnoException) => void,
+): Accepting {
   const listening = takenFrom(server, loop)
-  quiet = () => beginNoMore(loop.calls, listening)
-  acceptor = acceptOn(loop, listening, arrived, trouble)
-  return listener
+  const acceptor: Acceptor = acceptOn(loop, listening, arrived, trouble)
+  return { descriptor: () => listening, close: async () => acceptor.close() }
 }
 
 /**
@@ -165,28 +199,29 @@ function descriptorSocket(_loop: Loop, descriptor: number): Socket {
   return socket
 }
 
-function descriptorClient(loop: Loop, descriptor: number, from: Endpoint, listener: Listener): Client {
-  const sender = senderOf(unmapped(from.address), from.port, listener)
+function descriptorClient(loop: Loop, descriptor: number, from: Endpoint, terms: Terms): Client {
+  const sender = senderOf(unmapped(from.address), from.port, terms)
   return {
     transport: descriptorTransport(loop, descriptor),
     ...sender,
     tls: null,
-    listener: listener.address,
+    listener: terms.address,
   }
 }
 
 /** What the listener believes of a direct peer. */
-export function senderOf(address: string, port: number, { forwardedFrom }: Listener): Sender {
+export function senderOf(address: string, port: number, { forwardedFrom }: Terms): Sender {
   return { address, port, mayForward: forwardedFrom?.has(address) ?? false }
 }
 
 /** Every socket has a listener for errors from birth on; whoever owns it adds one that does something. */
 function ignore(): void {}
 
-async function bind(server: Server, place: Place, { address, descriptor }: ListenerOptions): Promise<void> {
+async function bind(server: Server, place: Place, { address, socket }: ListenerOptions): Promise<void> {
   try {
     // Node takes the length of the queue from the options only if it opens the socket itself.
-    if (descriptor !== undefined) server.listen({ fd: descriptor }, BACKLOG)
+    if (typeof socket === 'number') server.listen({ fd: socket }, BACKLOG)
+    else if (socket !== undefined) server.listen(socket, BACKLOG)
     else {
       if (place.path !== undefined) await removeStale(place.path)
       server.listen({ ...place, backlog: BACKLOG })

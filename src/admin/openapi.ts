@@ -34,7 +34,7 @@ function describe(routes: readonly Route[]): z.input<typeof document> {
       title: 'Headrace admin API',
       version: '1',
       description:
-        'Roles: user may read, engineer may switch WebSockets on and off, superuser may end tunnels.',
+        'Roles: user may read, engineer may switch WebSockets on and off, superuser may end tunnels and reload.',
     },
     paths,
     components: {

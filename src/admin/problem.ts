@@ -11,21 +11,38 @@ const schema = z.strictObject({
   status: z.int(),
   detail: z.string(),
   code: z.string().optional().describe('A code of the README, where there is one'),
+  errors: z
+    .array(
+      z.strictObject({
+        path: z.string().describe('In the config, such as services[0].backends[1].address'),
+        reason: z.string(),
+        remedy: z.string(),
+        line: z.int().optional(),
+        column: z.int().optional(),
+      }),
+    )
+    .optional()
+    .describe('Each thing that is wrong with a config'),
 })
 
 export const problem: Dialect = {
   type: 'application/problem+json',
   schema,
-  write: ({ status, detail, code }: Fault): z.input<typeof schema> => ({
+  write: ({ status, detail, code, errors }: Fault): z.input<typeof schema> => ({
     type: 'about:blank',
     title: STATUS_CODES[status] ?? 'Unknown',
     status,
     detail,
     ...(code === undefined ? {} : { code }),
+    ...(errors === undefined ? {} : { errors: [...errors] }),
   }),
 }
 
-const STATUSES: Readonly<Record<string, number>> = { 'argument-invalid': 400, 'process-silent': 503 }
+const STATUSES: Readonly<Record<string, number>> = {
+  'argument-invalid': 400,
+  'process-silent': 503,
+  draining: 503,
+}
 
 /** Whoever may ask is an operator, and is told everything. */
 export function faultOf(thrown: unknown): Fault {

@@ -2,7 +2,7 @@
 //
 //   user       read
 //   engineer   switch WebSockets on and off
-//   superuser  end tunnels, workers and the program
+//   superuser  end tunnels, workers and the program; reload
 
 export const ROLES = ['user', 'engineer', 'superuser'] as const
 

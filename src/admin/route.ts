@@ -3,12 +3,12 @@
 
 import type { ServerResponse } from 'node:http'
 import type { z } from 'zod'
-import type { Operations, ProgramStatus } from '../operations.ts'
+import type { Operations, ProgramStatus, Reloading, ReloadProblem } from '../operations.ts'
 import type { Live } from './live.ts'
 import type { Role } from './roles.ts'
 
 /** What the API is made of: all workers together. */
-export type AdminOperations = Operations & ProgramStatus
+export type AdminOperations = Operations & ProgramStatus & Reloading
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 
@@ -37,6 +37,8 @@ export interface Fault {
   readonly detail: string
   /** A code of errors.ts, if it is one. */
   readonly code?: string
+  /** Each thing that is wrong, if it is several. */
+  readonly errors?: readonly ReloadProblem[]
   readonly fields?: Readonly<Record<string, string>>
 }
 

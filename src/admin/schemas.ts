@@ -130,6 +130,22 @@ export const status = z.strictObject({ isDraining: z.boolean(), workers: z.array
 export const readiness = z.strictObject({ status: z.enum(['ready', 'draining', 'no worker accepts']) })
 export const switched = z.strictObject({ ...serviceRecord.shape, ...ended.shape })
 
+const changed = z.strictObject({
+  added: z.array(z.string()),
+  removed: z.array(z.string()),
+  changed: z.array(z.string()),
+})
+
+export const reloaded = z.strictObject({
+  file: z.string(),
+  changes: z.strictObject({
+    services: changed,
+    listeners: changed,
+    settings: z.array(z.string()).describe('Other keys of the config'),
+  }),
+  durationMs: count,
+})
+
 export const usageQuery = z.strictObject({
   month: z.string().optional().describe('UTC, such as 2026-11; default: this one'),
   service: z.string().optional(),

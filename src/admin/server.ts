@@ -11,52 +11,49 @@
 //   GET PATCH /zones/{zone_id}/settings/websockets            cloudflare.ts   as Cloudflare has it, also below /client/v4
 //   GET    /metrics                                           metrics.ts
 //   GET    /usage                                             usage.ts
+//   POST   /reload                                            reload.ts
 //   GET    /openapi.json                                      openapi.ts
 //   GET    /, /events                                         page.ts
 //
 // A request passes: is it from here, which route, who asks and with which role, what is asked. A route is one entry.
 
-import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http'
-import { createServer } from 'node:http'
-import { createServer as createTlsServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
-import { loadCertificates } from '../accept/certificates.ts'
-import { failedToListen, placeOf, removeStale } from '../accept/place.ts'
-import { HeadraceError } from '../errors.ts'
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import type { ProgramLines } from '../observe/program-lines.ts'
+import type { Prepared } from '../prepared.ts'
 import type { Caller, Door } from './access.ts'
 import { callerOf, strangerFault } from './access.ts'
 import { readBody } from './body.ts'
 import { cloudflareRoutes } from './cloudflare.ts'
 import { fastlyRoutes } from './fastly.ts'
+import type { AdminOptions, Front } from './front.ts'
+import { openControlSocket, openFront } from './front.ts'
 import { healthRoutes } from './health.ts'
 import { createLive } from './live.ts'
 import { metricsRoute } from './metrics.ts'
 import { openapiRoute } from './openapi.ts'
 import { pageRoutes } from './page.ts'
 import { faultOf, problem } from './problem.ts'
+import { reloadRoute } from './reload.ts'
 import type { AdminOperations, Dialect, Fault, Params, Reply, Route, Streamed } from './route.ts'
 import { paramsOf } from './route.ts'
 import { serviceRoutes } from './services.ts'
-import { openTokens } from './tokens.ts'
 import { tunnelRoutes } from './tunnels.ts'
 import { usageRoute } from './usage.ts'
 import { workerRoutes } from './workers.ts'
-
-export interface AdminOptions {
-  /** host:port or unix:/path. */
-  readonly address: string
-  readonly tls: { readonly certificate: string; readonly key: string } | null
-  /** The file of the tokens; null: there are none. */
-  readonly tokens: string | null
-}
 
 export interface Admin {
   /** For the command line: whoever may open the file is a superuser. Throws listen-failed. */
   openSocket(path: string): Promise<void>
   /** Resolves with the address, its port included. Throws listen-failed or config-invalid. */
   open(options: AdminOptions): Promise<string>
+  /** For a reload; null: no address. Throws listen-failed or config-invalid: then nothing has changed. */
+  prepare(options: AdminOptions | null): Promise<PreparedAdmin>
   close(): void
+}
+
+export interface PreparedAdmin extends Prepared {
+  /** Where it listens after it; null: where it did. */
+  readonly address: string | null
 }
 
 export const ROUTES: readonly Route[] = [
@@ -68,19 +65,17 @@ export const ROUTES: readonly Route[] = [
   ...cloudflareRoutes,
   metricsRoute,
   usageRoute,
+  reloadRoute,
   ...pageRoutes,
   openapiRoute(() => ROUTES),
 ]
 
-/** What node may spend on those that are slow or many. */
-const LIMITS = { maxHeaderSize: 16_384, headersTimeout: 10_000, requestTimeout: 30_000 } as const
-const MAX_CONNECTIONS = 256
-
 export function createAdmin(operations: AdminOperations, lines: ProgramLines): Admin {
   const live = createLive(operations)
   const closing: (() => void)[] = [live.close]
+  let front: Front | null = null
 
-  function serving(door: Door): RequestListener {
+  function serving(door: () => Door): RequestListener {
     return (request, response) => {
       void answer(request, response, door).catch((error: unknown) => {
         // Its client has gone; whatever else it was has been answered.
@@ -90,18 +85,19 @@ export function createAdmin(operations: AdminOperations, lines: ProgramLines): A
     }
   }
 
-  async function answer(request: IncomingMessage, response: ServerResponse, door: Door): Promise<void> {
+  async function answer(request: IncomingMessage, response: ServerResponse, door: () => Door): Promise<void> {
     const [path = '', search = ''] = (request.url ?? '').split('?', 2)
     const routed = routeOf(request.method ?? '', path)
     const dialect = 'route' in routed ? routed.route.dialect : problem
     const outcome =
-      strangerFault(request, door) ?? ('route' in routed ? await run(routed, search, request, door) : routed)
+      strangerFault(request, door()) ??
+      ('route' in routed ? await run(routed, search, request, door()) : routed)
     if ('detail' in outcome && (outcome.status === 401 || outcome.status === 403 || outcome.status === 421)) {
       const { remoteAddress = '' } = request.socket
       lines.denied(outcome.status, request.method ?? '', path, remoteAddress, outcome.detail)
     }
     if ('stream' in outcome) {
-      stream(request, response, outcome, () => 'route' in routed && mayStill(request, door, routed.route))
+      stream(request, response, outcome, () => 'route' in routed && mayStill(request, door(), routed.route))
     } else send(response, dialect, outcome)
   }
 
@@ -130,51 +126,35 @@ export function createAdmin(operations: AdminOperations, lines: ProgramLines): A
       lines.changed({ who, what, of, before, after, ended })
   }
 
-  async function open(server: Server, address: string): Promise<string> {
-    server.maxConnections = MAX_CONNECTIONS
-    const place = placeOf(address)
-    try {
-      if (place.path !== undefined) await removeStale(place.path)
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject)
-        server.listen(place, resolve)
-      })
-    } catch (error) {
-      throw failedToListen(address, error)
-    }
-    server.on('error', (error) =>
-      lines.trouble(new HeadraceError('listen-failed', `admin: ${error.message}`)),
-    )
-    closing.push(() => {
-      server.close()
-      server.closeAllConnections()
-    })
-    const at = server.address() as AddressInfo | string
-    if (typeof at === 'string') return address
-    return at.family === 'IPv6' ? `[${at.address}]:${at.port}` : `${at.address}:${at.port}`
-  }
+  const means = { serving, trouble: lines.trouble }
 
   return {
     async openSocket(path) {
-      const door = { kind: 'control socket', isUnix: true, isTls: false, tokens: null } as const
-      await open(createServer(LIMITS, serving(door)), `unix:${path}`)
+      const { close } = await openControlSocket(path, means)
+      closing.push(close)
     },
-    async open({ address, tls, tokens }) {
-      const door: Door = {
-        kind: 'address',
-        isUnix: address.startsWith('unix:'),
-        isTls: tls !== null,
-        tokens: tokens === null ? null : openTokens(tokens),
+    async open(options) {
+      front = await openFront(options, means)
+      return front.address
+    },
+    async prepare(options) {
+      const before = front
+      if (before !== null && before.options.address === options?.address) {
+        return { ...before.prepare(options), address: null }
       }
-      if (tls === null) return await open(createServer(LIMITS, serving(door)), address)
-      const certificates = loadCertificates({ pairs: [tls] }, lines.trouble)
-      const server = createTlsServer({ ...LIMITS, ...certificates.first }, serving(door))
-      certificates.onChange = () => server.setSecureContext(certificates.first)
-      closing.push(() => certificates.close())
-      return await open(server, address)
+      const opened = options === null ? null : await openFront(options, means)
+      return {
+        address: opened?.address ?? null,
+        commit() {
+          front = opened
+          before?.retire()
+        },
+        drop: () => opened?.close(),
+      }
     },
     close() {
       for (const act of closing.splice(0)) act()
+      front?.close()
     },
   }
 }

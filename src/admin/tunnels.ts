@@ -37,8 +37,11 @@ export const tunnelRoutes: readonly Route[] = [
     answers: { 200: { what: 'They are being ended', schema: ended } },
     async handle({ operations, query: { how = 'fin', ...filter }, changed }) {
       const known = await operations.services()
-      if (!known.some(({ id }) => id === filter.service)) return missing('service', filter.service)
       const count = await operations.end(filter, how)
+      // One that a reload has removed may still have tunnels.
+      if (count === 0 && !known.some(({ id }) => id === filter.service)) {
+        return missing('service', filter.service)
+      }
       changed('tunnels', filter.service, filter, how, count)
       return { status: 200, json: { ended: count } }
     },

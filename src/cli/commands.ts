@@ -1,15 +1,12 @@
 // What the commands do. Each resolves with the exit code.
 
-import { existsSync } from 'node:fs'
-import { loadCertificates } from '../accept/certificates.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import { loadConfig } from '../config/load.ts'
-import type { Path, Problem } from '../config/problems.ts'
-import { problem, problemLine, problemsOf } from '../config/problems.ts'
+import type { Problem } from '../config/problems.ts'
+import { problemLine, problemsOf } from '../config/problems.ts'
 import { jsonSchema } from '../config/schema.ts'
-import { createBackend } from '../dial/backend.ts'
 import { HeadraceError } from '../errors.ts'
-import { loadHandler } from '../handoff/handler.ts'
+import { checkFiles } from '../process/check-files.ts'
 import { actAsUser } from '../process/identity.ts'
 import { startPrimary } from '../process/primary.ts'
 import type { Wanted } from './usage.ts'
@@ -31,7 +28,7 @@ export async function run(file: string): Promise<number> {
 /** Why a config that is valid by itself can't be used: with the places of the files that it names. */
 async function reasonsOf(error: unknown, config: LoadedConfig): Promise<Problem[]> {
   const isConfig = error instanceof HeadraceError && error.code === 'config-invalid'
-  const problems = isConfig ? await tryFiles(config) : []
+  const problems = isConfig ? await checkFiles(config) : []
   if (problems.length === 0) throw error
   return problems
 }
@@ -39,7 +36,7 @@ async function reasonsOf(error: unknown, config: LoadedConfig): Promise<Problem[
 export async function check(file: string): Promise<number> {
   const config = await load(file)
   if (config === null) return 1
-  const problems = await tryFiles(config)
+  const problems = await checkFiles(config)
   if (problems.length > 0) return complain(problems, file)
   const { listeners, edge } = config
   process.stdout.write(`${file}: ok, ${count(listeners, 'listener')}, ${count(edge.services, 'service')}\n`)
@@ -75,45 +72,9 @@ export async function load(file: string): Promise<LoadedConfig | null> {
 }
 
 /** One problem in a line. */
-function complain(problems: readonly Problem[], file: string): number {
+export function complain(problems: readonly Problem[], file: string): number {
   for (const one of problems) process.stderr.write(`${problemLine(one, file)}\n`)
   return 1
-}
-
-/** What only shows when the files that a config names are opened. */
-async function tryFiles({ listeners, edge, locate }: LoadedConfig): Promise<Problem[]> {
-  const problems: Problem[] = []
-  const attempt = async (path: Path, remedy: string, act: (tell: (error: unknown) => void) => unknown) => {
-    const tell = (error: unknown) => {
-      if (!(error instanceof HeadraceError)) throw error
-      problems.push(problem(path, error.detail, remedy, locate))
-    }
-    await Promise.resolve(tell).then(act).catch(tell)
-  }
-  for (const [at, { tls }] of listeners.entries()) {
-    if (tls === undefined) continue
-    const remedy = 'name PEM files of a certificate that is valid and of its key'
-    for (const [index, pair] of tls.pairs.entries()) {
-      const path = ['listeners', at, 'tls', ...(tls.pairs.length > 1 ? [index] : [])]
-      await attempt(path, remedy, (tell) => loadCertificates({ pairs: [pair] }, tell).close())
-    }
-  }
-  for (const [at, { backends, handler }] of edge.services.entries()) {
-    for (const [index, backend] of backends.entries()) {
-      const path = ['services', at, 'backends', index, 'clientCertificate']
-      await attempt(path, 'name PEM files of a certificate and its key', () => createBackend(backend))
-    }
-    if (typeof handler !== 'string') continue
-    const remedy = 'name a module whose default export is a function'
-    await attempt(['services', at, 'handler'], remedy, () => openHandler(handler))
-  }
-  return problems
-}
-
-/** Node's own message about a missing module names our files, not the user's. */
-async function openHandler(file: string): Promise<void> {
-  if (!existsSync(file)) throw new HeadraceError('config-invalid', `${file} can't be read: ENOENT`)
-  await loadHandler(file)
 }
 
 function count(items: readonly unknown[], word: string): string {

@@ -40,16 +40,19 @@ export async function answerOf({ edge }: LoadedConfig, asked: Asked): Promise<An
   return { status: response.statusCode ?? 500, json: JSON.parse(text) }
 }
 
-/** Resolves with the JSON of the answer; undefined if nothing runs. Throws what the program says is wrong. */
+/** Resolves with the JSON of the answer; undefined if nothing runs. Throws what the program says is wrong: its `cause` is the list, if that is several things. */
 export async function askProgram<Answer>(config: LoadedConfig, asked: Asked): Promise<Answer | undefined> {
   const answer = await answerOf(config, asked)
   if (answer === undefined || answer.status < 400) return answer?.json as Answer | undefined
-  const { code = '', detail = JSON.stringify(answer.json) } = answer.json as {
-    readonly code?: string
-    readonly detail?: string
-  }
+  const { code = '', detail = JSON.stringify(answer.json), errors } = answer.json as ProblemDetails
   const known = errorCodes.find((one) => one === code)
-  throw new HeadraceError(known ?? ('argument-invalid' satisfies ErrorCode), detail)
+  throw new HeadraceError(known ?? ('argument-invalid' satisfies ErrorCode), detail, errors)
+}
+
+interface ProblemDetails {
+  readonly code?: string
+  readonly detail?: string
+  readonly errors?: readonly unknown[]
 }
 
 async function exchange(folder: string, { method, path, body, timeoutMs }: Asked): Promise<IncomingMessage> {

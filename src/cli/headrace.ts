@@ -12,6 +12,7 @@ import { check, printSchema, run, usage } from './commands.ts'
 import { demo } from './demo.ts'
 import { drain } from './drain.ts'
 import { health } from './health.ts'
+import { reload } from './reload.ts'
 import { switchWebsockets } from './switching.ts'
 import { createOne, listAll, revokeOne } from './tokens.ts'
 import { endTunnels, listTunnels } from './tunnels.ts'
@@ -31,6 +32,7 @@ commands:
 of a program that runs (--config FILE says which):
   health                 0 if it takes new connections, else 1 and why: for probes that run a command
   websockets on|off SERVICE [--close-tunnels]            the product switch; kept, also if nothing runs
+  reload                                                 read config, handlers, certificates, tokens again: all or nothing
   tunnels list [--service ID] [--limit N] [--json]       open tunnels, the oldest first
   tunnels end ID [--reset], or --service ID [--reset]    end one, or all of a service
   drain [--timeout 30s] [--wait]                         end it as SIGTERM does, with another drainTimeout
@@ -76,6 +78,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     run: (values, words) =>
       switchWebsockets(configOf(values, 'websockets'), words, values['close-tunnels'] ?? false),
   },
+  reload: { options: ['config'], words: 0, run: (values) => reload(configOf(values, 'reload')) },
   tunnels: {
     options: ['config', 'service', 'limit', 'json', 'reset'],
     words: 2,

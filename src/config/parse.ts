@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import type { z } from 'zod'
 import type { ListenerOptions } from '../accept/listener.ts'
-import type { AdminOptions } from '../admin/server.ts'
+import type { AdminOptions } from '../admin/front.ts'
 import type { BackendAddress, BackendOptions } from '../dial/backend.ts'
 import type { EdgeOptions } from '../edge.ts'
 import { HeadraceError } from '../errors.ts'
@@ -43,6 +43,8 @@ export interface Config {
   /** Null: as whoever starts it. */
   readonly runAs: { readonly user: string | number; readonly group: string | number | undefined } | null
   readonly admin: AdminOptions | null
+  /** Whether a changed file is read again without being asked. */
+  readonly watch: boolean
 }
 
 export interface ParseContext {
@@ -70,6 +72,7 @@ export function parseConfig(input: ConfigInput, context: ParseContext = {}): Con
     drainDelayMs: config.drainDelay ?? 0,
     runAs: config.user === undefined ? null : { user: config.user, group: config.group },
     admin: adminOptions(config, folder),
+    watch: config.reload?.watch ?? false,
   }
 }
 

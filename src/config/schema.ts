@@ -332,6 +332,13 @@ export const configSchema = section({
     .optional()
     .describe('Who is told of spikes, by POST of JSON'),
   log: log.optional().describe('JSON lines on standard output'),
+  reload: section({
+    watch: flag
+      .optional()
+      .describe('Reload when the config changes, or a file that it names; default off: on SIGHUP'),
+  })
+    .optional()
+    .describe('When the config is read again'),
 })
 
 /** The config as it is written: in YAML, or as the library's options. */

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import type { SecureContext } from 'node:tls'
 import { createSecureContext } from 'node:tls'
+import { isDeepStrictEqual } from 'node:util'
 import { HeadraceError } from '../errors.ts'
 import type { Libc } from '../linux/libc.ts'
 import type { TcpOptions } from '../linux/tuning.ts'
@@ -50,6 +51,8 @@ export interface Backend {
   readonly options: BackendOptions
   /** Client certificate and key, loaded once; null without TLS. */
   readonly secureContext: SecureContext | null
+  /** What was read of the client certificate; '' without one. */
+  readonly identity: string
   /** Set if its connections have options that node can't set. */
   readonly calls: Libc | null
   readonly health: Health
@@ -61,19 +64,53 @@ export interface Backend {
   readonly held: string[]
   /** How many dials have picked a local address. */
   turns: number
+  /** Who has taken its place after a reload, and counts its connections, too. */
+  heir: Backend | null
 }
 
-/** Throws config-invalid if the client certificate can't be used, or a TCP option can't be set here. */
-export function createBackend(options: BackendOptions, permits: Permits | null = null): Backend {
+/**
+ * `before`: the one that has had this name so far. If nothing has changed it stays; otherwise what was counted of it goes on,
+ * and so does its health if that is measured in the same way. Throws config-invalid if the client certificate can't be used, or a
+ * TCP option can't be set here.
+ */
+export function createBackend(
+  options: BackendOptions,
+  permits: Permits | null = null,
+  before: Backend | null = null,
+): Backend {
   const calls = callsFor(options, `backend ${options.name}`)
-  const secureContext = options.tls ? contextOf(options) : null
-  const health = new Health(options.check ?? null, options.ejection ?? null)
-  return { options, calls, secureContext, health, connections: 0, permits, held: [], turns: 0 }
+  const { identity, secureContext } = options.tls
+    ? securityOf(options)
+    : { identity: '', secureContext: null }
+  if (before?.identity === identity && isDeepStrictEqual(before.options, options)) return before
+  const health = healthOf(options, before)
+  return {
+    ...{ options, calls, secureContext, identity, health },
+    ...{ connections: 0, permits, held: [], turns: 0, heir: null },
+  }
+}
+
+function healthOf(options: BackendOptions, before: Backend | null): Health {
+  const measured = ({ address, check, ejection }: BackendOptions) => [address, check, ejection]
+  if (before !== null && isDeepStrictEqual(measured(before.options), measured(options))) return before.health
+  return new Health(options.check ?? null, options.ejection ?? null, undefined, before?.health)
+}
+
+/** From now on `after` stands in the place of `before`, which others may still be using. */
+export function succeed(before: Backend, after: Backend): void {
+  if (before === after || !isDeepStrictEqual(before.options.address, after.options.address)) return
+  after.connections += before.connections
+  before.heir = after
+}
+
+/** Counts a connection, or one that is over: for whoever has taken the place of its backend, too. */
+export function countConnection(backend: Backend, change: 1 | -1): void {
+  for (let one: Backend | null = backend; one !== null; one = one.heir) one.connections += change
 }
 
 /** Gives a connection's permit back: once, by whoever owns the dialled connection, when it is over. */
 export function hangUp(backend: Backend): void {
-  backend.connections -= 1
+  countConnection(backend, -1)
   const id = backend.held.pop()
   if (id !== undefined) backend.permits?.give(id)
 }
@@ -85,14 +122,17 @@ export function addressText(address: BackendAddress): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
 
-function contextOf({ name, clientCertificate }: BackendOptions): SecureContext {
+function securityOf({
+  name,
+  clientCertificate,
+}: BackendOptions): Pick<Backend, 'identity' | 'secureContext'> {
   // No `ca`: node's own public roots, and what NODE_EXTRA_CA_CERTS adds from outside.
   const common = { minVersion: 'TLSv1.2' } as const
-  if (clientCertificate === undefined) return createSecureContext(common)
+  if (clientCertificate === undefined) return { identity: '', secureContext: createSecureContext(common) }
   try {
     const cert = pem(clientCertificate.certificate)
     const key = pem(clientCertificate.key)
-    return createSecureContext({ ...common, cert, key })
+    return { identity: cert + key, secureContext: createSecureContext({ ...common, cert, key }) }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     throw new HeadraceError('config-invalid', `clientCertificate of backend ${name}: ${reason}`, error)

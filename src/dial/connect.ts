@@ -12,7 +12,7 @@ import type { Transport } from '../transport/transport.ts'
 import type { Attempt, Place } from './attempt.ts'
 import { descriptorAttempt, nodeAttempt, suitsDescriptor } from './attempt.ts'
 import type { Backend, Permits } from './backend.ts'
-import { hangUp } from './backend.ts'
+import { countConnection, hangUp } from './backend.ts'
 import type { Lookup } from './resolve.ts'
 import { addressesOf, lookupAll } from './resolve.ts'
 import type { Stop } from './stop.ts'
@@ -48,7 +48,7 @@ export async function dial(
 ): Promise<Dialled> {
   const { options, health, permits } = backend
   const { connectTimeoutMs, name } = options
-  backend.connections += 1
+  countConnection(backend, 1)
   if (permits !== null) await permitted(backend, permits)
   health.tried()
   // Its time begins here: that of who counts is no fault of the backend.
@@ -74,7 +74,7 @@ async function permitted(backend: Backend, permits: Permits): Promise<void> {
     await permits.take(id)
     backend.held.push(id)
   } catch (error) {
-    backend.connections -= 1
+    countConnection(backend, -1)
     backend.health.failed(asHeadraceError(error))
     throw error
   }

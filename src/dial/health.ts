@@ -64,13 +64,14 @@ export class Health {
   readonly ejection: EjectionOptions | null
   readonly check: CheckOptions | null
   /** By code, since the start. */
-  readonly failures = new Map<ErrorCode, number>()
-  readonly checks = { passed: 0, failed: 0 }
+  readonly failures: Map<ErrorCode, number>
+  readonly checks: { passed: number; failed: number }
   /** Why it is as it is; '' if it never was unhealthy. */
   reason = ''
   /** Told when it becomes healthy or unhealthy. */
   changed: (() => void) | null = null
   #isDown = false
+  #isChecked = false
   /** Checks in a row that speak against what it is. */
   #against = 0
   /** Failures since the last answer. */
@@ -81,12 +82,15 @@ export class Health {
   #isOnTrial = false
   readonly #now: () => number
 
-  /** `now`: a clock that is never set back, in ms. */
+  /** `now`: a clock that is never set back, in ms. `before`: whose counts go on. */
   constructor(
     check: CheckOptions | null,
     ejection: EjectionOptions | null,
     now: () => number = () => performance.now(),
+    before: Pick<Health, 'failures' | 'checks'> = { failures: new Map(), checks: { passed: 0, failed: 0 } },
   ) {
+    this.failures = before.failures
+    this.checks = before.checks
     this.check = check
     this.ejection = ejection
     this.#now = now
@@ -149,12 +153,13 @@ export class Health {
     if (check === null) return
     const isGood = wrong === null
     checks[isGood ? 'passed' : 'failed'] += 1
+    const isFirst = !this.#isChecked
+    this.#isChecked = true
     if (isGood !== this.#isDown) {
       this.#against = 0
       return
     }
     this.#against += 1
-    const isFirst = checks.passed + checks.failed === 1
     if (!isFirst && this.#against < (isGood ? check.rise : check.fall)) return
     this.#against = 0
     this.#turn(isGood ? 'its checks pass' : `check ${check.kind}: ${wrong}`, () => {

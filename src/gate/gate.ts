@@ -45,8 +45,8 @@ export interface Gate {
   readonly counts: Readonly<Record<string, number>>
 }
 
-/** Throws config-invalid. */
-export function createGate(service: string, options: GateOptions): Gate {
+/** `before`: what has been counted under the same names. Throws config-invalid. */
+export function createGate(service: string, options: GateOptions, before: Gate['counts'] = {}): Gate {
   const { requireOrigin } = options
   const rules = options.rules.map(compileRule)
   const rates = options.rates.map(compileRate)
@@ -54,7 +54,7 @@ export function createGate(service: string, options: GateOptions): Gate {
   const hasLists =
     options.rules.some(({ from }) => from) || options.rates.some(({ except }) => except.length > 0)
   const seatsFor = compileSeats(service, options)
-  const counts = countsOf(options)
+  const counts = countsOf(options, before)
 
   function check(id: string, address: string, head: RequestHead, note: (rule: string) => void): Pass {
     const parsed = hasLists ? parsedAddress(address) : null
@@ -116,9 +116,9 @@ export function createGate(service: string, options: GateOptions): Gate {
 
 type Refusal = 'rule-denied' | 'cross-origin' | Denial['code']
 
-function countsOf({ rules, rates }: GateOptions): Record<string, number> {
+function countsOf({ rules, rates }: GateOptions, before: Gate['counts']): Record<string, number> {
   const names = [...OWN_NAMES, ...rules.map(({ name }) => name), ...rates.map(({ name }) => name)]
-  return Object.fromEntries(names.map((name) => [name, 0]))
+  return Object.fromEntries(names.map((name) => [name, before[name] ?? 0]))
 }
 
 /** That of the service is the same for all, that of a client is made when it comes. */

@@ -18,6 +18,8 @@ export interface LedgerOptions {
 export interface CountingLedger extends Ledger {
   /** Rejects with config-invalid if it can't count. */
   ready(): Promise<void>
+  /** The config has changed: how many connections the services expect now. */
+  expect(expected: ReadonlyMap<string, number>): void
   /** Of a service that expects a number; null if nobody has come yet, or another process knows. */
   spikes(service: string): SpikeState | null
   /** How many requests have something to give back: none, when all are over. */
@@ -76,6 +78,7 @@ export function createLedger({ redis, onCrossing, onTrouble }: LedgerOptions): C
     take,
     give,
     ready: rates.ready,
+    expect: seats.expect,
     spikes: seats.spikes,
     get size() {
       return open.size

@@ -21,6 +21,8 @@ export interface Seats {
   /** The first that is full, or undefined: then all of them are taken. */
   take(service: string, seats: readonly SeatClaim[]): SeatClaim | undefined
   give(service: string, seats: readonly SeatClaim[]): void
+  /** What the services expect now. */
+  expect(expected: ReadonlyMap<string, number>): void
   /** Of a service that expects a number; null if nobody has come yet. */
   spikes(service: string): SpikeState | null
 }
@@ -57,6 +59,13 @@ export function createSeats(onCrossing: (crossing: Crossing) => void): Seats {
     },
     give(service, seats) {
       for (const seat of seats) count(service, seat, -1)
+    },
+    expect(expected) {
+      for (const [service, { connections }] of states) {
+        const count = expected.get(service)
+        if (count === undefined) states.delete(service)
+        else look(service, connections, count)
+      }
     },
     spikes: (service) => states.get(service) ?? null,
   }

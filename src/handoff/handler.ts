@@ -16,11 +16,17 @@ export interface HandlerContext {
 
 export type Handler = (request: RequestView, context: HandlerContext) => Decision | Promise<Decision>
 
-/** Loads the default export of a module. Throws config-invalid. */
-export async function loadHandler(file: string): Promise<Handler> {
+/** What a module may take to load, in ms: its top level may await what never comes. */
+const LOAD_TIMEOUT_MS = 10_000
+
+/** How often modules were loaded anew. Node keeps each module for good under its specifier: another one is another module. */
+let renewals = 0
+
+/** Loads the default export of a module; `isAnew`: as it is now, whatever was loaded before. Throws config-invalid. */
+export async function loadHandler(file: string, isAnew = false): Promise<Handler> {
   let module: { default?: unknown }
   try {
-    module = (await import(pathToFileURL(file).href)) as { default?: unknown }
+    module = await loaded(file, isAnew)
   } catch (error) {
     const isAbsent = (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND' && !existsSync(file)
     const reason = isAbsent ? 'there is no such file' : String(error)
@@ -30,6 +36,24 @@ export async function loadHandler(file: string): Promise<Handler> {
     throw new HeadraceError('config-invalid', `the handler ${file} has no function as its default export`)
   }
   return module.default as Handler
+}
+
+async function loaded(file: string, isAnew: boolean): Promise<{ default?: unknown }> {
+  const url = pathToFileURL(file)
+  if (isAnew) {
+    renewals += 1
+    url.search = `reload=${renewals}`
+  }
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    const reason = new Error(`it has not loaded within ${LOAD_TIMEOUT_MS / 1_000} s`)
+    timer = setTimeout(() => reject(reason), LOAD_TIMEOUT_MS)
+  })
+  try {
+    return (await Promise.race([import(url.href), late])) as { default?: unknown }
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 /**

@@ -59,6 +59,7 @@ function probeOf(backend: Backend, { kind, timeoutMs }: CheckOptions): Backend {
     secureContext: kind === 'tcp' ? null : backend.secureContext,
     health: new Health(null, null),
     connections: 0,
+    heir: null,
   }
 }
 

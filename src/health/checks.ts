@@ -12,37 +12,62 @@ const FIRST_MS = 500
 export interface Checks {
   /** Starts them, if they don't run yet. The wait for the next one keeps no process alive. */
   start(): void
+  /** From now on these are checked and no others; who was checked before goes on in its rhythm. */
+  follow(backends: readonly Backend[]): void
   /** Stops them for good; whatever is on its way is given up. */
   stop(): void
 }
 
 export function createChecks(backends: readonly Backend[]): Checks {
-  const stopped = new AbortController()
-  let isStarted = false
+  const running = new Map<Backend, AbortController>()
+  let state: 'waiting' | 'started' | 'stopped' = 'waiting'
+  let followed = backends
 
-  function later(backend: Backend, check: CheckOptions, ms: number): void {
-    if (!stopped.signal.aborted) setTimeout(run, ms, backend, check).unref()
+  function look(): void {
+    if (state !== 'started') return
+    const wanted = new Set(followed)
+    for (const backend of running.keys()) if (!wanted.has(backend)) end(backend)
+    for (const backend of followed) {
+      const { check } = backend.health
+      if (check !== null && !running.has(backend)) begin(backend, check)
+    }
   }
 
-  async function run(backend: Backend, check: CheckOptions): Promise<void> {
-    if (stopped.signal.aborted) return
-    const error = await checkBackend(backend, check, stopped.signal)
-    if (stopped.signal.aborted) return
+  function begin(backend: Backend, check: CheckOptions): void {
+    const stopped = new AbortController()
+    running.set(backend, stopped)
+    later(backend, check, stopped.signal, Math.min(FIRST_MS, check.intervalMs) * Math.random())
+  }
+
+  function end(backend: Backend): void {
+    running.get(backend)?.abort()
+    running.delete(backend)
+  }
+
+  function later(backend: Backend, check: CheckOptions, stopped: AbortSignal, ms: number): void {
+    if (!stopped.aborted) setTimeout(run, ms, backend, check, stopped).unref()
+  }
+
+  async function run(backend: Backend, check: CheckOptions, stopped: AbortSignal): Promise<void> {
+    if (stopped.aborted) return
+    const error = await checkBackend(backend, check, stopped)
+    if (stopped.aborted) return
     backend.health.checked(error)
-    later(backend, check, check.intervalMs * (1 - JITTER + 2 * JITTER * Math.random()))
+    later(backend, check, stopped, check.intervalMs * (1 - JITTER + 2 * JITTER * Math.random()))
   }
 
   return {
     start() {
-      if (isStarted) return
-      isStarted = true
-      for (const backend of backends) {
-        const { check } = backend.health
-        if (check !== null) later(backend, check, Math.min(FIRST_MS, check.intervalMs) * Math.random())
-      }
+      if (state === 'waiting') state = 'started'
+      look()
+    },
+    follow(next) {
+      followed = next
+      look()
     },
     stop() {
-      stopped.abort()
+      state = 'stopped'
+      for (const backend of [...running.keys()]) end(backend)
     },
   }
 }

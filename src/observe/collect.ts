@@ -2,12 +2,12 @@
 // time, so that nobody waits for it, however many there are.
 
 import { createRequire } from 'node:module'
-import type { Listener } from '../accept/listener.ts'
+import type { Terms } from '../accept/terms.ts'
 import type { Backend } from '../dial/backend.ts'
 import type { Registry } from '../tunnel/registry.ts'
 import type { Tunnel } from '../tunnel/tunnel.ts'
 import type { ByService, Bytes, Counts, Distribution, ServedBackend, Traffic } from './counts.ts'
-import { trafficOf } from './counts.ts'
+import { forgetBackends, trafficOf } from './counts.ts'
 import type { EventLoopDelay } from './event-loop.ts'
 import type { GateFacts } from './gate-series.ts'
 import { gateSeries } from './gate-series.ts'
@@ -21,7 +21,7 @@ export interface Sources {
   readonly counts: Counts
   readonly tunnels: Registry
   readonly backends: readonly ServedBackend[]
-  readonly listeners: Iterable<Pick<Listener, 'address' | 'certificates'>>
+  readonly listeners: readonly { readonly terms: Pick<Terms, 'address' | 'certificates'> }[]
   readonly isDraining: boolean
   /** Since the start, by service. */
   readonly usage: Readonly<Record<string, { readonly minutes: number }>>
@@ -35,7 +35,7 @@ const { version } = createRequire(import.meta.url)('headrace/package.json') as {
 
 export async function collect(sources: Sources): Promise<MetricsSnapshot> {
   const { counts } = sources
-  const closed = new Map([...counts.traffic].map(([backend, { bytes }]) => [backend, { ...bytes }]))
+  const closed = new Map([...counts.traffic.values()].map((traffic) => [traffic, { ...traffic.bytes }]))
   const open = await countOpen(sources)
   return {
     ...programSeries(sources),
@@ -50,22 +50,37 @@ export async function collect(sources: Sources): Promise<MetricsSnapshot> {
 
 /** The open tunnels of one backend. */
 interface Open extends Bytes {
-  readonly service: string
   readonly byEngine: Map<string, number>
 }
 
-async function countOpen({ tunnels, backends, engine }: Sources): Promise<ReadonlyMap<Backend, Open>> {
-  const open = new Map<Backend, Open>()
-  for (const { service, backend } of backends) open.set(backend, noneOpen(service, engine))
-  await tunnels.walk((tunnel) => add(open, tunnel))
+/** What was removed by a reload is shown until its last tunnel is over. */
+async function countOpen({
+  tunnels,
+  backends,
+  listeners,
+  engine,
+  counts,
+}: Sources): Promise<ReadonlyMap<Traffic, Open>> {
+  const open = new Map<Traffic, Open>()
+  const used = new Set<Backend>()
+  for (const { service, backend } of backends) {
+    open.set(trafficOf(counts, service, backend), noneOpen(engine))
+  }
+  await tunnels.walk((tunnel) => {
+    used.add(tunnel.backend)
+    add(open, trafficOf(counts, tunnel.facts.service, tunnel.backend), tunnel)
+  })
+  forgetBackends(counts, backends, used)
+  const addresses = new Set(listeners.map(({ terms }) => terms.address))
+  for (const address of counts.accepted.keys()) if (!addresses.has(address)) counts.accepted.delete(address)
   return open
 }
 
-function add(open: Map<Backend, Open>, { backend, facts, splicing }: Tunnel): void {
-  let one = open.get(backend)
+function add(open: Map<Traffic, Open>, traffic: Traffic, { splicing }: Tunnel): void {
+  let one = open.get(traffic)
   if (one === undefined) {
-    one = noneOpen(facts.service, 'stream')
-    open.set(backend, one)
+    one = noneOpen('stream')
+    open.set(traffic, one)
   }
   const engine = splicing?.engine ?? 'stream'
   one.byEngine.set(engine, (one.byEngine.get(engine) ?? 0) + 1)
@@ -73,12 +88,12 @@ function add(open: Map<Backend, Open>, { backend, facts, splicing }: Tunnel): vo
   one.originToClient += splicing?.originToClient ?? 0
 }
 
-function noneOpen(service: string, engine: string): Open {
-  return { service, clientToOrigin: 0, originToClient: 0, byEngine: new Map([[engine, 0]]) }
+function noneOpen(engine: string): Open {
+  return { clientToOrigin: 0, originToClient: 0, byEngine: new Map([[engine, 0]]) }
 }
 
 function programSeries({ worker, engine, isDraining, listeners }: Sources): Snapshot {
-  const certificates = [...listeners].flatMap(({ address, certificates }) =>
+  const certificates = listeners.flatMap(({ terms: { address, certificates } }) =>
     certificates === null ? [] : certificates.expiries.map((one) => ({ listener: address, ...one })),
   )
   return {
@@ -122,22 +137,20 @@ function countSeries(counts: Counts): Snapshot {
 /** `closed`: the bytes of tunnels that were over before the open ones were looked at. */
 function trafficSeries(
   counts: Counts,
-  closed: ReadonlyMap<Backend, Bytes>,
-  open: ReadonlyMap<Backend, Open>,
+  closed: ReadonlyMap<Traffic, Bytes>,
+  open: ReadonlyMap<Traffic, Open>,
 ): Snapshot {
-  for (const [backend, { service, ...bytes }] of open) {
-    show(trafficOf(counts, service, backend), bytes, closed.get(backend))
-  }
-  for (const [backend, traffic] of counts.traffic) {
-    if (!open.has(backend)) show(traffic, NO_BYTES, closed.get(backend))
-  }
-  const all = [...counts.traffic].map(([backend, traffic]) => {
-    const { service, opened, dials, shown } = traffic
-    return { labels: { service, backend: backend.options.name }, opened, dials, shown }
-  })
+  const counted = [...new Set(counts.traffic.values())]
+  for (const traffic of counted) show(traffic, open.get(traffic) ?? NO_BYTES, closed.get(traffic))
+  const all = counted.map(({ service, backend, opened, dials, shown }) => ({
+    labels: { service, backend },
+    opened,
+    dials,
+    shown,
+  }))
   return {
-    headrace_tunnels_open: [...open].flatMap(([backend, { service, byEngine }]) =>
-      plain(byEngine, (engine) => ({ service, backend: backend.options.name, engine })),
+    headrace_tunnels_open: [...open].flatMap(([{ service, backend }, { byEngine }]) =>
+      plain(byEngine, (engine) => ({ service, backend, engine })),
     ),
     headrace_tunnels_opened_total: all.map(({ labels, opened }) => ({ labels, value: opened })),
     headrace_dial_seconds: all.map(({ labels, dials }) => histogram(labels, dials)),

@@ -18,6 +18,7 @@ export interface Counts {
   readonly answered: ByService<string>
   readonly refusals: ByService<ErrorCode>
   readonly ends: ByService<End>
+  /** Found by a backend; those of one name, before and after a reload, have the same. */
   readonly traffic: Map<Backend, Traffic>
   /** How often a backend, by its name, became unhealthy. */
   readonly unhealthy: ByService<string>
@@ -34,6 +35,7 @@ export interface ServedBackend {
 /** Of one backend. */
 export interface Traffic {
   readonly service: string
+  readonly backend: string
   opened: number
   readonly dials: Distribution
   /** Of the tunnels that are over. */
@@ -75,11 +77,33 @@ export function createCounts(backends: readonly ServedBackend[]): Counts {
       answer: distribution(),
     },
   }
+  expectBackends(counts, backends)
+  return counts
+}
+
+export function expectBackends(counts: Counts, backends: readonly ServedBackend[]): void {
   for (const { service, backend } of backends) {
-    counts.upgrades.set(service, 0)
+    known(counts.upgrades, service, () => 0)
     trafficOf(counts, service, backend)
   }
-  return counts
+}
+
+/** Forgets what is not configured any more and has no tunnel. `open`: the backends of open tunnels. */
+export function forgetBackends(
+  counts: Counts,
+  served: readonly ServedBackend[],
+  open: ReadonlySet<Backend>,
+): void {
+  const configured = new Set(served.map(({ backend }) => backend))
+  for (const backend of counts.traffic.keys()) {
+    if (!configured.has(backend) && !open.has(backend)) counts.traffic.delete(backend)
+  }
+  const services = new Set(['', ...served.map(({ service }) => service)])
+  for (const { service } of counts.traffic.values()) services.add(service)
+  const { upgrades, answered, refusals, ends, unhealthy, handshakes } = counts
+  for (const byService of [upgrades, answered, refusals, ends, unhealthy, handshakes]) {
+    for (const service of byService.keys()) if (!services.has(service)) byService.delete(service)
+  }
 }
 
 export function count<Key>(counts: Map<Key, number>, key: Key): void {
@@ -94,13 +118,22 @@ export function countOf<Word extends string>(counts: ByService<Word>, service: s
 }
 
 export function trafficOf({ traffic }: Counts, service: string, backend: Backend): Traffic {
-  return known(traffic, backend, () => ({
+  return known(traffic, backend, () => {
+    const { name } = backend.options
+    const all = [...traffic.values()]
+    return all.find((one) => one.service === service && one.backend === name) ?? noTraffic(service, name)
+  })
+}
+
+function noTraffic(service: string, backend: string): Traffic {
+  return {
     service,
+    backend,
     opened: 0,
     dials: distribution(),
     bytes: { clientToOrigin: 0, originToClient: 0 },
     shown: { clientToOrigin: 0, originToClient: 0 },
-  }))
+  }
 }
 
 /** `phases`: those of a tunnel that has just been opened. */

@@ -63,13 +63,13 @@ export interface Lines {
   failure(what: string, error: unknown): void
   /** What moves the bytes of plain tunnels, and why it is that. */
   engine(name: string, reason: string): void
+  configure(options: LogOptions): void
 }
 
 /** `worker`: who of several says it. */
 export function createLines(options: LogOptions, worker?: string): Lines {
-  const redacted = new Set([...ALWAYS_REDACTED, ...options.redact.map((name) => name.toLowerCase())])
-  const shown = new Set(options.headers.map((name) => name.toLowerCase()))
   const log = createLogger(options.level, worker)
+  let { redacted, shown } = namesOf(options)
 
   return {
     accepted(tunnel, head, extra) {
@@ -114,6 +114,17 @@ export function createLines(options: LogOptions, worker?: string): Lines {
     engine(name, reason) {
       log.info({ engine: name, reason }, 'engine chosen')
     },
+    configure(next) {
+      log.level = next.level
+      ;({ redacted, shown } = namesOf(next))
+    },
+  }
+}
+
+function namesOf({ headers, redact }: LogOptions) {
+  return {
+    redacted: new Set([...ALWAYS_REDACTED, ...redact.map((name) => name.toLowerCase())]),
+    shown: new Set(headers.map((name) => name.toLowerCase())),
   }
 }
 

@@ -43,6 +43,11 @@ export interface ProgramLines {
   /** Written at every level but silent: whoever turns the log down still wants to know who changed what. */
   changed(change: Change): void
   denied(status: number, method: string, path: string, address: string, reason: string): void
+  /** `changes`: what is different now. */
+  reloaded(changes: object, durationMs: number): void
+  /** Each of the problems is a line of text. */
+  notReloaded(problems: readonly string[], durationMs: number): void
+  configure(level: string): void
 }
 
 /** So many deaths in a row are no accident. */
@@ -50,7 +55,7 @@ const LOOP_LENGTH = 3
 
 export function createProgramLines(level: string): ProgramLines {
   const log = createLogger(level)
-  const audit = createLogger(level === 'silent' ? 'silent' : 'info')
+  const audit = createLogger(auditLevel(level))
   return {
     engine(engine, reason, workers) {
       log.info({ engine, reason, workers }, 'engine chosen')
@@ -91,5 +96,19 @@ export function createProgramLines(level: string): ProgramLines {
     denied(status, method, path, address, reason) {
       log.warn({ status, method, path, address, reason }, 'admin request denied')
     },
+    reloaded(changes, durationMs) {
+      log.info({ ...changes, durationMs }, 'reloaded')
+    },
+    notReloaded(problems, durationMs) {
+      log.error({ problems, durationMs }, 'not reloaded: nothing has changed')
+    },
+    configure(next) {
+      log.level = next
+      audit.level = auditLevel(next)
+    },
   }
+}
+
+function auditLevel(level: string): string {
+  return level === 'silent' ? 'silent' : 'info'
 }

@@ -1,6 +1,7 @@
 // Tells a webhook of spikes: POST, JSON. Nothing waits for it; what it doesn't take is tried again, and given up in the end.
 
 import { setTimeout as wait } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import { HeadraceError } from '../errors.ts'
 
 export interface WebhookOptions {
@@ -88,4 +89,28 @@ function reasonOf(error: unknown): string {
   return cause instanceof Error
     ? `${message}: ${cause.message || (cause as NodeJS.ErrnoException).code}`
     : message
+}
+
+export interface RenewableWebhook extends Webhook {
+  /** From now on that one is told, or nobody. */
+  configure(options: WebhookOptions | undefined): void
+}
+
+/** The one that the config has; undefined: none. */
+export function renewableWebhook(
+  options: WebhookOptions | undefined,
+  onTrouble: (what: HeadraceError) => void,
+): RenewableWebhook {
+  let at = options
+  let webhook: Webhook | null = options === undefined ? null : createWebhook(options, onTrouble)
+  return {
+    tell: (message: object) => webhook?.tell(message),
+    configure(next: WebhookOptions | undefined) {
+      if (isDeepStrictEqual(at, next)) return
+      webhook?.close()
+      at = next
+      webhook = next === undefined ? null : createWebhook(next, onTrouble)
+    },
+    close: () => webhook?.close(),
+  }
 }

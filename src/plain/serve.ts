@@ -70,6 +70,8 @@ export interface PlainServer {
    * request it was decided already.
    */
   serve(client: Client, head: RequestHead, rest: Buffer | null, decision: PlainDecision | null): void
+  /** Other limits, for the requests that come. */
+  limit(limits: PlainLimits): void
   /** How many requests are not answered completely. */
   readonly open: number
   /** Ends connections that wait for a request, and all others with their answer; or all at once. */
@@ -95,8 +97,9 @@ interface Connection {
   whenAnswered: (() => void) | null
 }
 
-export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServer {
+export function createPlainServer(way: PlainWay, initial: PlainLimits): PlainServer {
   const connections = new WeakMap<Duplex, Connection>()
+  let limits = initial
   let isClosing = false
   let open = 0
 
@@ -243,6 +246,17 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
     if (connection.open === 0) connection.whenAnswered()
   }
 
+  /** What node reads of its server for each connection, and by what its timer goes, are plain properties of it. */
+  function limit(next: PlainLimits): void {
+    const { headSize: maxHeaderSize, headTimeoutMs: headersTimeout } = next
+    const hasChanged = headersTimeout !== limits.headTimeoutMs
+    const connectionsCheckingInterval = Math.min(1_000, headersTimeout)
+    limits = next
+    Object.assign(server, { maxHeaderSize, headersTimeout, connectionsCheckingInterval })
+    // The timer begins anew, with its new interval.
+    if (hasChanged && !isClosing) server.emit('listening')
+  }
+
   function close(atOnce: boolean): void {
     isClosing = true
     if (atOnce) server.closeAllConnections()
@@ -253,6 +267,7 @@ export function createPlainServer(way: PlainWay, limits: PlainLimits): PlainServ
 
   return {
     serve,
+    limit,
     close,
     get open() {
       return open

@@ -18,8 +18,10 @@ export interface ChildOptions<Own extends Answers<Own>, Theirs, Started> {
   readonly name: string
   /** The module that it runs. */
   readonly module: URL
-  /** What it inherits, as descriptors 4, 5, … */
-  readonly descriptors: readonly number[]
+  /** What it inherits, as descriptors 4, 5, …; asked for each process. */
+  descriptors(): readonly number[]
+  /** When it is known what the next process has to work by: no one is started again before. */
+  settled(): Promise<void>
   readonly identity: Identity
   /** What it may ask; `life` is told anew for each process. */
   answers(life: string): Own
@@ -77,7 +79,7 @@ const YOUNG_MS = 10_000
 export function startChild<Own extends Answers<Own>, Theirs, Started>(
   options: ChildOptions<Own, Theirs, Started>,
 ): Child<Theirs, Started> {
-  const { name, module, descriptors, identity, watch } = options
+  const { name, module, identity, watch } = options
   let state: ChildState = 'starting'
   let current: ChildProcess | null = null
   let line: Wire<Theirs> | null = null
@@ -94,7 +96,7 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
     state = 'starting'
     const life = `${name}.${lives}`
     const bornAt = performance.now()
-    const stdio = ['ignore', 'inherit', 'inherit', 'ipc', ...descriptors] satisfies StdioOptions
+    const stdio = ['ignore', 'inherit', 'inherit', 'ipc', ...options.descriptors()] satisfies StdioOptions
     // Between fork and exec: nothing of the program runs there as anybody else.
     const child = identity.raised(() => fork(module, [], { stdio, ...identity.credentials }))
     const own: Wire<Theirs> = wire<Own, Theirs>(name, child, options.answers(life))
@@ -144,7 +146,10 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
     timer = setTimeout(again, againInMs)
   }
 
-  function again(): void {
+  async function again(): Promise<void> {
+    await options.settled()
+    // It may have been stopped meanwhile.
+    if (state !== 'waiting') return
     // One that comes up and can't start is of no use: it goes the way of those that die.
     spawn().catch((error: unknown) => {
       if (state === 'starting') watch.failed(name, error)

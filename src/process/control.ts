@@ -2,47 +2,110 @@
 // has, and asks the primary for all of it.
 
 import { mkdir } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import type { AdminOperations } from '../admin/route.ts'
-import type { Admin } from '../admin/server.ts'
+import type { Admin, PreparedAdmin } from '../admin/server.ts'
 import { createAdmin } from '../admin/server.ts'
 import { readConfig } from '../config/load.ts'
+import type { Config } from '../config/parse.ts'
 import { HeadraceError } from '../errors.ts'
+import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
-import type { Webhook } from '../observe/webhook.ts'
-import { createWebhook } from '../observe/webhook.ts'
+import type { RenewableWebhook } from '../observe/webhook.ts'
+import { renewableWebhook } from '../observe/webhook.ts'
 import { monthOf } from '../usage/minutes.ts'
 import type { Wire } from './messages.ts'
 import { wire } from './messages.ts'
-import type { ControlAnswers, PrimaryAnswers } from './protocol.ts'
+import type { ConfigText, ControlAnswers, PrimaryAnswers } from './protocol.ts'
 import { CONTROL_SOCKET } from './protocol.ts'
 import { ignoreSignals } from './signals.ts'
 
 /** A worker may take as long as an ask of the primary takes, and then the answer still has to come. */
 const ANSWER_TIMEOUT_MS = 8_000
 
+/** One reload may have to end before the one that is asked for begins. */
+const RELOAD_TIMEOUT_MS = 120_000
+
 // Signals are for the primary, also those that a terminal or a service manager sends to all processes.
 ignoreSignals()
 // Whatever is made here is this user's alone; a mode that is set afterwards would be late.
 process.umask(0o077)
 
+/** What relative paths start from; the socket has another folder. */
+const home = process.cwd()
+
+interface Started {
+  readonly admin: Admin
+  readonly webhook: RenewableWebhook
+  readonly lines: ProgramLines
+}
+
+interface Ready {
+  readonly admin: PreparedAdmin
+  readonly edge: Config['edge']
+}
+
+let begun: (parts: Started) => void = () => {}
+/** A reload waits until it listens. */
+const started = new Promise<Started>((resolve) => {
+  begun = resolve
+})
+let preparing: Promise<Ready> | null = null
+/** Until what was dropped has gone, nothing new begins. */
+let dropping: Promise<void> = Promise.resolve()
 let admin: Admin | null = null
-let webhook: Webhook | null = null
 
 const primary = wire<ControlAnswers, PrimaryAnswers>('the primary', process, {
-  async start({ file, text }) {
-    const { edge, admin: options } = readConfig(text, file, process.env)
+  async start(config) {
+    const { edge, admin: options } = read(config)
     const lines = createProgramLines(edge.log.level)
-    if (edge.webhook !== undefined) webhook = createWebhook(edge.webhook, lines.trouble)
+    const webhook = renewableWebhook(edge.webhook, lines.trouble)
     const opened = createAdmin(operationsOf(primary), lines)
     admin = opened
     const address = options === null ? null : await opened.open(options)
     if (edge.stateDirectory !== undefined) await openSocket(opened, edge.stateDirectory)
+    begun({ admin: opened, webhook, lines })
     return { address }
   },
-  spike(crossing) {
-    webhook?.tell({ event: 'spike', ...crossing, at: new Date().toISOString() })
+  async prepare(config) {
+    preparing = dropping.then(() => makeReady(config))
+    const { address } = (await preparing).admin
+    return { address }
+  },
+  async commit() {
+    const ready = await preparing
+    preparing = null
+    if (ready === null) return
+    const { webhook, lines } = await started
+    ready.admin.commit()
+    webhook.configure(ready.edge.webhook)
+    lines.configure(ready.edge.log.level)
+  },
+  async drop() {
+    dropping = undo(preparing)
+    preparing = null
+    await dropping
+  },
+  async spike(crossing) {
+    const { webhook } = await started
+    webhook.tell({ event: 'spike', ...crossing, at: new Date().toISOString() })
   },
 })
+
+function read({ file, text }: ConfigText): Config {
+  return readConfig(text, resolve(home, file), process.env)
+}
+
+async function makeReady(config: ConfigText): Promise<Ready> {
+  const { edge, admin: options } = read(config)
+  const parts = await started
+  return { edge, admin: await parts.admin.prepare(options) }
+}
+
+async function undo(prepared: Promise<Ready> | null): Promise<void> {
+  const ready = await prepared?.catch(() => null)
+  ready?.admin.drop()
+}
 
 async function openSocket(opened: Admin, folder: string): Promise<void> {
   try {
@@ -72,6 +135,7 @@ function operationsOf({ ask }: Wire<PrimaryAnswers>): AdminOperations {
       ask('usage', service === undefined ? [month] : [month, service], ANSWER_TIMEOUT_MS),
     metrics: () => ask('metrics', [], ANSWER_TIMEOUT_MS),
     activity: () => ask('activity', [], ANSWER_TIMEOUT_MS),
+    reload: () => ask('reload', [], RELOAD_TIMEOUT_MS),
     status: () => ask('status', [], ANSWER_TIMEOUT_MS),
     // What is undefined is left out of what JSON carries.
     drain: (wanted) => ask('drain', [wanted], ANSWER_TIMEOUT_MS),

@@ -38,9 +38,10 @@ export interface Drains {
 
 export interface DrainParts {
   readonly workers: readonly Worker[]
-  readonly sockets: readonly Inherited[]
-  readonly delayMs: number
-  readonly times: DrainTimes
+  /** These three as the config has them now. */
+  sockets(): readonly Inherited[]
+  delayMs(): number
+  times(): DrainTimes
   readonly lines: ProgramLines
   /** The program ends, and may take so long. */
   stopping(withinMs: number): void
@@ -64,7 +65,7 @@ export function createDrains(parts: DrainParts): Drains {
   async function ended(): Promise<DrainCounts> {
     // An operator's word is no signal: the signal of a service manager that follows it is the first one.
     const { first, second } = twoSignals()
-    const signalled = first.then(() => all(usual))
+    const signalled = first.then(() => all(usual()))
     const counts = await Promise.race([signalled, asked, second.then(() => all(NOW))])
     lines.drained('all', counts, performance.now() - startedAt)
     return counts
@@ -79,11 +80,12 @@ export function createDrains(parts: DrainParts): Drains {
 
   async function start(times: DrainTimes): Promise<void> {
     startedAt = performance.now()
-    stopping(delayMs + times.drainMs + END_TIMEOUT_MS + 2 * EXIT_TIMEOUT_MS)
-    lines.draining('all', await tunnelsOf(workers), delayMs, times)
-    if (delayMs > 0) await wait(delayMs, undefined, { signal: delay.signal }).catch(() => {})
+    const ms = delayMs()
+    stopping(ms + times.drainMs + END_TIMEOUT_MS + 2 * EXIT_TIMEOUT_MS)
+    lines.draining('all', await tunnelsOf(workers), ms, times)
+    if (ms > 0) await wait(ms, undefined, { signal: delay.signal }).catch(() => {})
     for (const worker of workers) worker.retire()
-    for (const { quiet, close } of sockets) {
+    for (const { quiet, close } of sockets()) {
       quiet()
       close()
     }
@@ -150,7 +152,7 @@ export function createDrains(parts: DrainParts): Drains {
     },
     ended,
     async begin({ worker: name, timeoutMs }) {
-      const times = timeoutMs === undefined ? usual : { ...usual, drainMs: timeoutMs }
+      const times = timeoutMs === undefined ? usual() : { ...usual(), drainMs: timeoutMs }
       if (name === undefined) return operatorAsks(all(times))
       const worker = workers.find((each) => each.name === name)
       if (worker === undefined) {

@@ -3,9 +3,11 @@
 import type { ErrorCode } from '../errors.ts'
 import type { SpikeState } from '../gate/seats.ts'
 import { spikeSeries } from '../observe/gate-series.ts'
+import type { Labels } from '../observe/metrics.ts'
 import { mergeSnapshots } from '../observe/metrics.ts'
 import type { GateReport, Operations, ServiceRecord } from '../operations.ts'
 import { knownService } from '../operations.ts'
+import type { ServiceOptions } from '../service/service.ts'
 import type { BackendStatus } from '../service/status.ts'
 import type { Switches } from '../service/switch.ts'
 import { mergePages } from '../tunnel/listing.ts'
@@ -17,8 +19,8 @@ export type Workers = readonly Child<WorkerAnswers, unknown>[]
 
 /** What the primary keeps for all of them. */
 export interface Kept {
-  /** The ids of the config. */
-  readonly services: readonly string[]
+  /** Those of the config, as it is now. */
+  services(): readonly ServiceOptions[]
   readonly switches: Switches
   spikes(service: string): SpikeState | null
 }
@@ -44,13 +46,20 @@ export function createFleet(
 
   /** One change after the other, so that all workers see them in the same order. */
   let last: Promise<unknown> = Promise.resolve()
-  const totals = createTotals(workers)
+  const totals = createTotals(workers, isConfigured)
+  const ids = () => services().map(({ id }) => id)
   totals.watch()
+
+  function isConfigured({ service = '', backend = '' }: Labels): boolean {
+    if (service === '') return true
+    const found = services().find(({ id }) => id === service)
+    return found !== undefined && (backend === '' || found.backends.some(({ name }) => name === backend))
+  }
 
   return {
     websockets(id, value, options = {}) {
       const switching = last.then(async () => {
-        knownService(services, id)
+        knownService(ids(), id)
         const { websockets: before } = await switches.set(id, value)
         const answers = await askAll('websockets', [id, value, options])
         return { service: id, before, after: switches.state(id), ended: sum(answers, ({ ended }) => ended) }
@@ -70,21 +79,27 @@ export function createFleet(
     },
     async services() {
       const [first = [], ...more] = await askAll('services', [])
-      const merge = (record: ServiceRecord, at: number): ServiceRecord => ({
+      const merge = (record: ServiceRecord): ServiceRecord => ({
         ...record,
-        tunnels: record.tunnels + sum(more, (records) => records[at]?.tunnels ?? 0),
+        tunnels: sum([first, ...more], (all) => all.find(({ id }) => id === record.id)?.tunnels ?? 0),
         ...switches.state(record.id),
       })
       return first.map(merge)
     },
     async backends() {
       const [first = [], ...more] = await askAll('backends', [])
-      return first.map((one, at) => more.map((records) => records[at]).reduce(mergeBackend, one))
+      // In the moment of a reload one worker may have what another has not.
+      const isSame = (one: BackendStatus) => (other: BackendStatus) =>
+        one.service === other.service && one.name === other.name
+      return first.map((one) => more.map((records) => records.find(isSame(one))).reduce(mergeBackend, one))
     },
     async gates() {
       const [first = [], ...more] = await askAll('gates', [])
-      const merge = (one: GateReport, at: number): GateReport => {
-        const all = [one, ...more.flatMap((reports) => reports[at] ?? [])]
+      const merge = (one: GateReport): GateReport => {
+        const all = [
+          one,
+          ...more.flatMap((reports) => reports.filter(({ service }) => service === one.service)),
+        ]
         const counts = Object.keys(one.counts).map((name) => [
           name,
           sum(all, (each) => each.counts[name] ?? 0),
@@ -94,7 +109,7 @@ export function createFleet(
       return first.map(merge)
     },
     async metrics() {
-      const states = services.flatMap((id) => spikes(id) ?? [])
+      const states = ids().flatMap((id) => spikes(id) ?? [])
       return mergeSnapshots([await totals.gather(), spikeSeries(states)])
     },
     activity: async () => (await askAll('activity', [])).flat(),

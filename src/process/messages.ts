@@ -2,6 +2,8 @@
 // and comes out is JSON, and what is thrown comes out as a HeadraceError with its code.
 // An answer that does not come is an error, and so is whatever was asked of a process that has died.
 
+import type { SendHandle } from 'node:child_process'
+import type { SocketHandle } from '../accept/listener.ts'
 import type { HeadraceError } from '../errors.ts'
 import { asHeadraceError, HeadraceError as Failure } from '../errors.ts'
 
@@ -9,11 +11,15 @@ import { asHeadraceError, HeadraceError as Failure } from '../errors.ts'
 export type Answers<Own> = { readonly [Name in keyof Own]: (...given: never[]) => unknown }
 
 export interface Wire<Theirs> {
-  /** Rejects with what the other side threw, or with process-silent after `timeoutMs` or when it has gone. */
+  /**
+   * Rejects with what the other side threw, or with process-silent after `timeoutMs` or when it has gone. `handle`: of a socket,
+   * which the other side gets a copy of as its last argument.
+   */
   ask<Name extends keyof Theirs & string>(
     name: Name,
     given: Given<Theirs[Name]>,
     timeoutMs?: number,
+    handle?: SocketHandle,
   ): Promise<Answer<Theirs[Name]>>
   /** The other side has gone: rejects all that was asked of it. */
   cut(why: string): void
@@ -27,8 +33,13 @@ const ANSWER_TIMEOUT_MS = 5_000
 
 /** One end of an IPC channel: a child process, or `process` in the child. */
 export interface End {
-  send?(message: object, sent: (error: Error | null) => void): unknown
-  on(event: 'message', heard: (message: unknown) => void): unknown
+  send?(
+    message: object,
+    handle: SendHandle | undefined,
+    options: undefined,
+    sent: (error: Error | null) => void,
+  ): unknown
+  on(event: 'message', heard: (message: unknown, handle: unknown) => void): unknown
 }
 
 type Message =
@@ -53,8 +64,9 @@ export function wire<Own extends Answers<Own>, Theirs>(who: string, end: End, ow
   let count = 0
 
   /** What can't be sent is told by the end of the channel, or here. */
-  function send(message: Message, failed: (error: Error) => void = () => {}): void {
-    end.send?.(message, (error) => {
+  function send(message: Message, failed: (error: Error) => void = () => {}, handle?: SocketHandle): void {
+    // Node sends the handles that its own servers are made of, too; its types have no word for them.
+    end.send?.(message, handle as unknown as SendHandle | undefined, undefined, (error) => {
       if (error !== null) failed(error)
     })
   }
@@ -78,15 +90,17 @@ export function wire<Own extends Answers<Own>, Theirs>(who: string, end: End, ow
     }
   }
 
-  end.on('message', (heard) => {
+  end.on('message', (heard, handle) => {
     const message = heard as Message
-    if (message.kind === 'ask') void answer(message.id, message.name, message.given)
-    else if (message.kind === 'answer') settle(message.id)?.resolve(message.value)
+    if (message.kind === 'ask') {
+      const { id, name, given } = message
+      void answer(id, name, handle === undefined ? given : [...given, handle])
+    } else if (message.kind === 'answer') settle(message.id)?.resolve(message.value)
     else settle(message.id)?.reject(new Failure(message.code, message.detail))
   })
 
   return {
-    ask(name, given, timeoutMs = ANSWER_TIMEOUT_MS) {
+    ask(name, given, timeoutMs = ANSWER_TIMEOUT_MS, handle) {
       count += 1
       const id = count
       return new Promise((resolve, reject) => {
@@ -95,7 +109,8 @@ export function wire<Own extends Answers<Own>, Theirs>(who: string, end: End, ow
           ? setTimeout(fail, timeoutMs, `did not answer ${name} within ${timeoutMs} ms`)
           : undefined
         waiting.set(id, { resolve: resolve as (value: unknown) => void, reject, timer })
-        send({ kind: 'ask', id, name, given }, (error) => fail(`can't be asked: ${error.message}`))
+        const failed = (error: Error) => fail(`can't be asked: ${error.message}`)
+        send({ kind: 'ask', id, name, given }, failed, handle)
       })
     },
     cut(why) {

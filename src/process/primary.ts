@@ -5,20 +5,21 @@
 //   primary ── IPC ───┼── worker-1 ── edge ── its listening sockets
 //   switch, ledgers   └── control  ── admin API: control.sock, admin.address
 
-import type { Given } from '../accept/given.ts'
 import { givenSockets } from '../accept/given.ts'
-import type { Inherited } from '../accept/inherited.ts'
-import { openInherited } from '../accept/inherited.ts'
 import type { LoadedConfig } from '../config/load.ts'
-import { asHeadraceError } from '../errors.ts'
+import { problemLine } from '../config/problems.ts'
+import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { Crossing } from '../gate/seats.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
+import { expectations } from '../service/service.ts'
 import { createSwitches, switchFileIn } from '../service/switch.ts'
 import type { DrainCounts } from '../tunnel/drain.ts'
 import { monthOf } from '../usage/minutes.ts'
 import { readUsage } from '../usage/usage.ts'
 import { activatedSockets } from './activation.ts'
+import { isChecker } from './ask-checker.ts'
+import { filesOf } from './check-files.ts'
 import type { ChildWatch } from './child.ts'
 import { startChild } from './child.ts'
 import { createDrains, EXIT_TIMEOUT_MS } from './drains.ts'
@@ -26,13 +27,21 @@ import { createFleet } from './fleet.ts'
 import { createHosts } from './hosts.ts'
 import type { Identity } from './identity.ts'
 import { createIdentity } from './identity.ts'
+import type { Notify } from './notify.ts'
 import { createNotify } from './notify.ts'
 import { reapOrphans } from './orphans.ts'
-import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
+import type { ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
+import type { ReloadWatch } from './reload.ts'
+import { reload } from './reload.ts'
 import { hostLedger, LEDGER } from './shared-ledger.ts'
-import { exitOnSignals } from './signals.ts'
+import { exitOnSignals, onHangup } from './signals.ts'
+import type { Sockets } from './sockets.ts'
+import { openSockets } from './sockets.ts'
+import { inTurns } from './turns.ts'
+import { watchFiles } from './watch-files.ts'
 import type { Watchdog } from './watchdog.ts'
 import { startWatchdog } from './watchdog.ts'
+import type { Setting } from './workers.ts'
 import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
 
 export interface Started {
@@ -45,8 +54,10 @@ export interface Started {
  * Resolves once all workers accept, with the addresses, and with what resolves when everything has stopped after a signal.
  * Rejects with listen-failed, activation-failed, user-unavailable, config-invalid, engine-unavailable or state-failed.
  */
-export async function startPrimary(config: LoadedConfig): Promise<Started> {
+export async function startPrimary(first: LoadedConfig): Promise<Started> {
   const begun = exitOnSignals()
+  /** A reload replaces it. */
+  let config = first
   const lines = createProgramLines(config.edge.log.level)
   const notify = createNotify(process.env, process.pid, lines.trouble)
   const given = givenSockets(activatedSockets(process.env, process.pid))
@@ -55,33 +66,28 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   const switches = createSwitches({ services, file })
   const ledger = hostLedger(spike, lines.trouble)
   const watch = watchOf(lines)
-  const text = { file: config.file, text: config.text }
-
   const identity = createIdentity(config.runAs)
-  const sockets = await openAll(config, given, identity)
-  const parts = {
-    config: text,
-    sockets,
-    identity,
-    switches,
-    hosts: createHosts({ [LEDGER]: ledger }),
-    watch,
-    lines,
-  }
-  const workers = startWorkers(config.workers, parts)
-  const { drainTimeoutMs: drainMs, drainSpreadMs: spreadMs } = config.edge
-  const times = { drainMs, spreadMs }
+  let sockets = await openSockets(config, given, identity)
+  const setting = (): Setting => ({ config: { file: config.file, text: config.text }, sockets })
+  const reloads = inTurns(async () => {
+    if (drains.isDraining) throw new HeadraceError('draining')
+    return await reload(reloadParts)
+  })
+  const files = watchFiles(reloadUnasked)
+  const { settled } = reloads
+  const hosts = createHosts({ [LEDGER]: ledger })
+  const workers = startWorkers(config.workers, { setting, settled, identity, switches, hosts, watch, lines })
   const drains = createDrains({
     workers,
-    sockets,
-    delayMs: config.drainDelayMs,
-    times,
+    sockets: () => sockets,
+    delayMs: () => config.drainDelayMs,
+    times: () => ({ drainMs: config.edge.drainTimeoutMs, spreadMs: config.edge.drainSpreadMs }),
     lines,
     stopping: (withinMs) => notify.stopping(withinMs),
   })
   const status = async () => ({ isDraining: drains.isDraining, workers: await drains.workers() })
   const answers: PrimaryAnswers = {
-    ...createFleet(workers, { services: services.map(({ id }) => id), switches, spikes: ledger.spikes }),
+    ...createFleet(workers, { services: () => config.edge.services, switches, spikes: ledger.spikes }),
     // Every worker writes there, four times a second. The config of a file always has one.
     usage: (month = monthOf(Date.now()), service) => readUsage(stateDirectory ?? 'state', month, service),
     status,
@@ -89,9 +95,41 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
       await drains.begin(wanted)
       return await status()
     },
+    reload: reloads.ask,
   }
-  const control = startControl(text, identity, answers, watch)
-  reapOrphans((pid) => [...workers, control].some((child) => child.pid === pid))
+  const control = startControl({ setting, settled, identity, answers, watch })
+  const reloadParts = {
+    current: () => ({ config, sockets }),
+    workers,
+    control,
+    isOver: () => drains.isDraining,
+    replace,
+    trouble: lines.trouble,
+    given,
+    identity,
+    watch: reloadWatch(lines, notify, first.file),
+  }
+
+  onHangup(reloadUnasked)
+
+  function replace(next: LoadedConfig, listening: Sockets): void {
+    config = next
+    sockets = listening
+    switches.configure(next.edge.services)
+    ledger.expect(expectations(next.edge.services))
+    lines.configure(next.edge.log.level)
+    follow()
+  }
+
+  function follow(): void {
+    files.follow(config.watch ? filesOf(config) : [])
+  }
+
+  /** Of what becomes of it a line tells. */
+  function reloadUnasked(): void {
+    if (!drains.isDraining) reloads.ask().catch((error: unknown) => lines.trouble(asHeadraceError(error)))
+  }
+  reapOrphans((pid) => isChecker(pid) || [...workers, control].some((child) => child.pid === pid))
   let watchdog: Watchdog | null = null
 
   /** The webhook is in the network, where the primary is not. */
@@ -110,6 +148,7 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   }
 
   async function run(): Promise<DrainCounts> {
+    follow()
     begun()
     const counts = await drains.ended()
     await endAll()
@@ -134,46 +173,26 @@ export async function startPrimary(config: LoadedConfig): Promise<Started> {
   }
 }
 
-function startControl(text: ConfigText, identity: Identity, answers: PrimaryAnswers, watch: ChildWatch) {
+interface ControlParts {
+  setting(): Setting
+  settled(): Promise<void>
+  readonly identity: Identity
+  readonly answers: PrimaryAnswers
+  readonly watch: ChildWatch
+}
+
+function startControl({ setting, settled, identity, answers, watch }: ControlParts) {
   return startChild<PrimaryAnswers, ControlAnswers, ControlStarted>({
     name: 'control',
     module: new URL('./control.js', import.meta.url),
-    descriptors: [],
+    descriptors: () => [],
+    settled,
     identity,
     answers: () => answers,
     over: () => {},
-    start: (wire) => wire.ask('start', [text], START_TIMEOUT_MS),
+    start: (wire) => wire.ask('start', [setting().config], START_TIMEOUT_MS),
     watch,
   })
-}
-
-/**
- * All or none; then the program is who the config says. Those that the service manager has opened come first: of one that is
- * not wanted it says so, not that it is taken.
- */
-async function openAll(
-  { listeners, workers, edge }: LoadedConfig,
-  given: Given,
-  identity: Identity,
-): Promise<Inherited[]> {
-  const taken = await Promise.all(listeners.map(({ address }) => given.take(address, workers)))
-  given.allTaken()
-  const opening = listeners.map(({ address }, at) => taken[at] ?? openInherited(address, workers))
-  const results = await Promise.allSettled(opening)
-  const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
-  // What the state folder gets is its user's alone; a socket is for whom the umask of whoever started us lets in.
-  process.umask(0o077)
-  const own = opened.filter((one) => !taken.includes(one))
-  const paths = own.flatMap(({ address }) => (address.startsWith('unix:') ? [address.slice(5)] : []))
-  const failed =
-    results.find((result) => result.status === 'rejected')?.reason ??
-    (await identity.settle(edge.stateDirectory, paths).catch((error: unknown) => error))
-  if (failed === undefined) {
-    // The folder of a Unix socket may be root's.
-    return opened.map((one) => ({ ...one, close: () => identity.raised(one.close) }))
-  }
-  for (const { close } of opened) close()
-  throw failed
 }
 
 function watchOf(lines: ProgramLines): ChildWatch {
@@ -181,5 +200,22 @@ function watchOf(lines: ProgramLines): ChildWatch {
     died: (name, { pid, why, inARow, againInMs }) => lines.died(name, pid, why, inARow, againInMs),
     replaced: (name, pid) => lines.replaced(name, pid),
     failed: (name, error) => lines.failed(name, asHeadraceError(error)),
+  }
+}
+
+/** The one place for whoever has to know of reloads. */
+function reloadWatch(lines: ProgramLines, notify: Notify, file: string): ReloadWatch {
+  return {
+    began: notify.reloading,
+    done(changes, durationMs) {
+      lines.reloaded(changes, durationMs)
+      notify.ready()
+    },
+    failed(problems, durationMs) {
+      const texts = problems.map((one) => problemLine(one, file))
+      lines.notReloaded(texts, durationMs)
+      notify.ready()
+    },
+    admin: (address) => lines.admin(address),
   }
 }

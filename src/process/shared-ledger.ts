@@ -7,7 +7,7 @@ import type { Claims, Verdict } from '../gate/claims.ts'
 import type { CountingLedger } from '../gate/ledger.ts'
 import { createLedger, deniedBy } from '../gate/ledger.ts'
 import { redisRates } from '../gate/redis-rates.ts'
-import type { Crossing, SpikeState } from '../gate/seats.ts'
+import type { Crossing } from '../gate/seats.ts'
 import type { Hosted } from './hosts.ts'
 import type { Wire } from './messages.ts'
 import type { HostAnswers } from './protocol.ts'
@@ -21,9 +21,7 @@ type Request =
 
 const GRANTED: Verdict = { isGranted: true }
 
-export interface HostedLedger extends Hosted {
-  spikes(service: string): SpikeState | null
-}
+export interface HostedLedger extends Hosted, Pick<CountingLedger, 'expect' | 'spikes'> {}
 
 /** In the primary. */
 export function hostLedger(
@@ -64,6 +62,7 @@ export function hostLedger(
       for (const id of ids ?? []) ledger.give(id)
       ids?.clear()
     },
+    expect: ledger.expect,
     spikes: ledger.spikes,
   }
 }
@@ -95,6 +94,8 @@ export function askLedger(
       request({ kind: 'give', id }).catch(() => {})
     },
     ready: async () => await rates?.ready(),
+    // Who counts is told.
+    expect() {},
     spikes: () => null,
     get size() {
       return 0

@@ -1,4 +1,4 @@
-// Signals that ask a program to stop.
+// Signals that ask a program to stop, or to read its config again.
 
 import { constants } from 'node:os'
 
@@ -39,9 +39,15 @@ export function twoSignals(): { readonly first: Promise<void>; readonly second: 
   return { first, second }
 }
 
+/** Whenever it comes. A terminal that is closed sends it, too: then the program goes on. */
+export function onHangup(act: () => void): void {
+  process.on('SIGHUP', act)
+}
+
 /** Until what is returned is called, they do nothing. */
 export function ignoreSignals(): () => void {
   const ignore = () => {}
+  process.on('SIGHUP', ignore)
   process.on('SIGTERM', ignore)
   process.on('SIGINT', ignore)
   return () => {

@@ -2,7 +2,7 @@
 // seen, so that no total of the program goes back while the program runs. It is looked at each second, whoever scrapes or
 // does not: more than that is not lost with a worker.
 
-import type { MetricsSnapshot } from '../observe/metrics.ts'
+import type { Labels, MetricsSnapshot, Series } from '../observe/metrics.ts'
 import { countersOf, mergeSnapshots } from '../observe/metrics.ts'
 import type { Child } from './child.ts'
 import type { Wire } from './messages.ts'
@@ -22,7 +22,11 @@ export interface Totals {
 
 const LOOK_MS = 1_000
 
-export function createTotals(workers: Workers): Totals {
+/** `isConfigured`: whether there still is what the labels name, and not only what a worker that has died has counted of it. */
+export function createTotals(
+  workers: Workers,
+  isConfigured: (labels: Labels) => boolean = () => true,
+): Totals {
   const seen = new Map<Life, MetricsSnapshot>()
   let departed: MetricsSnapshot = {}
 
@@ -33,6 +37,7 @@ export function createTotals(workers: Workers): Totals {
     const answered = new Map(all.map((life, at) => [life, answers[at]]))
     // What is not in `seen` any more is in `departed`.
     const living = [...seen].map(([life, snapshot]) => answered.get(life) ?? countersOf(snapshot))
+    departed = only(departed, isConfigured)
     return mergeSnapshots([processSeries(workers), departed, ...living])
   }
 
@@ -73,6 +78,13 @@ export function createTotals(workers: Workers): Totals {
   }
 
   return { gather, watch }
+}
+
+function only(snapshot: MetricsSnapshot, isMeant: (labels: Labels) => boolean): MetricsSnapshot {
+  const all = Object.entries(snapshot) as [string, readonly Series[]][]
+  return Object.fromEntries(
+    all.map(([name, series]) => [name, series.filter(({ labels }) => isMeant(labels))]),
+  )
 }
 
 function processSeries(workers: Workers): MetricsSnapshot {

@@ -10,6 +10,8 @@ import type { Cover } from './cover.ts'
 import { createCover } from './cover.ts'
 import { wire } from './messages.ts'
 import type { HostAnswers, WorkerAnswers, WorkerOrders } from './protocol.ts'
+import type { Renewal } from './renewal.ts'
+import { createRenewal } from './renewal.ts'
 import { askLedger } from './shared-ledger.ts'
 import { ignoreSignals, signal } from './signals.ts'
 
@@ -26,19 +28,31 @@ let begun: (edge: Edge) => void = () => {}
 const edge = new Promise<Edge>((resolve) => {
   begun = resolve
 })
+let accepts: (renewal: Renewal) => void = () => {}
+/** A reload waits until it accepts. */
+const renewal = new Promise<Renewal>((resolve) => {
+  accepts = resolve
+})
 let isStarted = false
 let cover: Cover | null = null
 
 const answers: WorkerAnswers = {
   async start({ file, text, name, switched, sockets, neighbour }: WorkerOrders) {
     const { edge: options, listeners } = readConfig(text, file, process.env)
-    const ledger = askLedger(primary, options.redis, createProgramLines(options.log.level).trouble)
+    const lines = createProgramLines(options.log.level)
+    const ledger = askLedger(primary, options.redis, lines.trouble)
     const own = { writer: writerOf(name), worker: { name, switched }, webhook: undefined }
     const created = createEdge({ ...options, ...own }, ledger)
     isStarted = true
-    cover = createCover(created, listeners, neighbour)
+    cover = createCover(created, { listeners, sockets: neighbour })
     begun(created)
-    await created.listen(listeners.map((one, at) => ({ ...one, ...sockets[at] })))
+    const opened = await created.listen(
+      listeners.map((one, at) => {
+        const { address = one.address, descriptor } = sockets[at] ?? {}
+        return { ...one, address, ...(descriptor === undefined ? {} : { socket: descriptor }) }
+      }),
+    )
+    accepts(createRenewal({ edge: created, opened, cover, lines }))
     return { engine: created.engine }
   },
   async cover(isNeeded) {
@@ -54,6 +68,10 @@ const answers: WorkerAnswers = {
     const { draining, size } = await edge
     return draining ?? { open: size, ended: 0, closed: 0, cut: 0, leftMs: 0 }
   },
+  receive: async (...given) => (await renewal).receive(...given),
+  prepare: async (...given) => await (await renewal).prepare(...given),
+  commit: async () => await (await renewal).commit(),
+  drop: async () => await (await renewal).drop(),
   websockets: async (...given) => await (await edge).websockets(...given),
   tunnels: async (...given) => await (await edge).tunnels(...given),
   find: async (...given) => await (await edge).find(...given),

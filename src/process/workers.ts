@@ -1,7 +1,6 @@
 // The workers of a program: each with its own sockets and those of its neighbour, which it accepts from while that one is
 // being replaced.
 
-import type { Inherited } from '../accept/inherited.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import type { Switches } from '../service/switch.ts'
@@ -17,15 +16,23 @@ import type {
   WorkerOrders,
   WorkerStarted,
 } from './protocol.ts'
+import type { Sockets } from './sockets.ts'
 
 export interface Worker extends Child<WorkerAnswers, WorkerStarted> {
   /** Its neighbour accepts for it as well, until it is replaced. Throws process-silent if there is nobody to do so. */
   covered(): Promise<void>
 }
 
-export interface WorkerParts {
+/** What a process that starts now works by. */
+export interface Setting {
   readonly config: ConfigText
-  readonly sockets: readonly Inherited[]
+  readonly sockets: Sockets
+}
+
+export interface WorkerParts {
+  setting(): Setting
+  /** When `setting` is not about to change. */
+  settled(): Promise<void>
   readonly identity: Identity
   readonly switches: Switches
   readonly hosts: Hosts
@@ -37,7 +44,7 @@ export interface WorkerParts {
 export const START_TIMEOUT_MS = 60_000
 
 export function startWorkers(count: number, parts: WorkerParts): readonly Worker[] {
-  const { config, sockets, identity, switches, hosts, watch, lines } = parts
+  const { setting, settled, identity, switches, hosts, watch, lines } = parts
 
   /** Those that do not accept themselves just now. */
   const absent = new Set<number>()
@@ -65,7 +72,7 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
   }
 
   function start(at: number): Worker {
-    const inheritance = inheritanceOf(sockets, at, after(at))
+    const inheritance = () => inheritanceOf(setting().sockets, at, after(at))
     const own: ChildWatch = {
       ...watch,
       died(name, death) {
@@ -81,13 +88,14 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
     const child = startChild<HostAnswers, WorkerAnswers, WorkerStarted>({
       name: `worker-${at}`,
       module: new URL('./worker.js', import.meta.url),
-      descriptors: inheritance.descriptors,
+      descriptors: () => inheritance().descriptors,
+      settled,
       identity,
       answers: (life) => ({ hosted: (name, request) => hosts.ask(life, name, request) }),
       over: hosts.release,
       start(wire) {
-        const { file, text } = config
-        const { orders } = inheritance
+        const { file, text } = setting().config
+        const { orders } = inheritance()
         const all = { file, text, name: `worker-${at}`, switched: switches.switched, ...orders }
         return wire.ask('start', [all], START_TIMEOUT_MS)
       },
@@ -106,7 +114,7 @@ interface Inheritance {
 }
 
 /** Which descriptors a worker gets, and as which number it finds them. */
-function inheritanceOf(sockets: readonly Inherited[], own: number, other: number): Inheritance {
+function inheritanceOf(sockets: Sockets, own: number, other: number): Inheritance {
   const given: number[] = []
   const give = (address: string, descriptor: number | undefined): InheritedSocket => {
     if (descriptor === undefined) throw new Error(`no socket of ${address} for worker-${own}`)

@@ -22,6 +22,8 @@ export interface Switches {
   state(service: string): SwitchState
   /** Resolves with the state before, when the new one holds and is on the disk. Throws state-failed. */
   set(service: string, websockets: SwitchValue): Promise<SwitchState>
+  /** The config has changed. What was switched stays so. */
+  configure(services: SwitchOptions['services']): void
   readonly switched: Switched
 }
 
@@ -36,7 +38,7 @@ export interface SwitchOptions {
 
 /** Throws state-failed if what was switched can't be read. */
 export function createSwitches({ services, file, switched: given = {} }: SwitchOptions): Switches {
-  const initial = new Map(services.map(({ id, websockets }) => [id, websockets]))
+  let initial = initialOf(services)
   let switched: Switched = file === null ? given : readSwitched(file)
   /** One change after the other: each writes the whole file. */
   let last: Promise<unknown> = Promise.resolve()
@@ -63,10 +65,17 @@ export function createSwitches({ services, file, switched: given = {} }: SwitchO
       last = changing.catch(() => {})
       return changing
     },
+    configure(next) {
+      initial = initialOf(next)
+    },
     get switched() {
       return switched
     },
   }
+}
+
+function initialOf(services: SwitchOptions['services']): ReadonlyMap<string, boolean> {
+  return new Map(services.map(({ id, websockets }) => [id, websockets]))
 }
 
 export function switchFileIn(stateDirectory: string): string {

@@ -12,6 +12,7 @@ import { identify } from '../../src/accept/identify.ts'
 import type { Arrival, Listener, ListenerOptions } from '../../src/accept/listener.ts'
 import { listen } from '../../src/accept/listener.ts'
 import { secure } from '../../src/accept/secure.ts'
+import type { Terms } from '../../src/accept/terms.ts'
 import { HeadraceError } from '../../src/errors.ts'
 import type { Reader, Transport } from '../../src/transport/transport.ts'
 import type { Peer } from './peer.ts'
@@ -43,12 +44,12 @@ export async function accepting(
   const waiting: ((outcome: Outcome) => void)[] = []
   const troubles: HeadraceError[] = []
   const events = new EventEmitter()
-  const serve = async (arrival: Arrival, listener: Listener) => {
+  const serve = async (arrival: Arrival, terms: Terms) => {
     const socket = arrival as Socket
     t.teardown(() => socket.destroy())
     events.emit('socket', socket)
-    const outcome = await identify(socket, listener, signal)
-      .then((sender) => secure(socket, sender, listener, signal))
+    const outcome = await identify(socket, terms, signal)
+      .then((sender) => secure(socket, sender, terms, signal))
       .then(
         (client) => ({ socket, client, error: null }),
         (error: unknown) => ({ socket, client: null, error }),

@@ -1,0 +1,149 @@
+// What must hold at the end: nothing has leaked, usage is what both ends have counted, the log and standard error tell of
+// nothing that should not be, and no process is left.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { processBytes } from '../accounting/proc.ts'
+import type { Role } from './program.ts'
+import { descriptorsOf } from './program.ts'
+import type { Lost, Stand } from './stand.ts'
+import { mustSay } from './stand.ts'
+
+const MINUTE_MS = 60_000
+const QUIET_MS = 1_500
+const ROLES: readonly Role[] = ['primary', 'worker', 'control']
+const MIB = 1_024 * 1_024
+/** What node's heaps may have grown by, while nothing is kept. */
+const MAY_GROW = { factor: 1.4, bytes: 48 * MIB }
+
+export interface Level {
+  readonly tunnels: number
+  readonly descriptors: Readonly<Record<string, number>>
+  readonly bytes: number
+}
+
+/** Without a tunnel, after a quiet time. */
+export async function level({ program, traffic }: Stand): Promise<Level> {
+  await sleep(QUIET_MS)
+  const { json } = await program.control('/tunnels?limit=1')
+  const all = ROLES.map((role) => [
+    role,
+    program.pids(role).reduce((sum, pid) => sum + descriptorsOf(pid).length, 0),
+  ])
+  return {
+    tunnels: (json as { readonly total: number }).total - traffic.open.length,
+    descriptors: Object.fromEntries(all),
+    bytes: processBytes(program.pids()),
+  }
+}
+
+export function textOf({ tunnels, descriptors, bytes }: Level): string {
+  const each = Object.entries(descriptors).map(([role, count]) => `${role} ${count}`)
+  return `tunnels ${tunnels}, descriptors ${each.join(', ')}, memory ${(bytes / MIB).toFixed(0)} MiB`
+}
+
+export function compareLevels(start: Level, end: Level, fail: (what: string) => void): void {
+  if (end.tunnels !== 0) fail(`${end.tunnels} tunnels are open that nobody has`)
+  for (const role of ROLES) {
+    const [before = 0, after = 0] = [start.descriptors[role], end.descriptors[role]]
+    if (after > before) fail(`descriptors of ${role}: ${before} at the start, ${after} at the end`)
+  }
+  if (end.bytes > start.bytes * MAY_GROW.factor + MAY_GROW.bytes) {
+    fail(
+      `memory: ${(start.bytes / MIB).toFixed(0)} MiB at the start, ${(end.bytes / MIB).toFixed(0)} MiB at the end`,
+    )
+  }
+}
+
+interface Sums {
+  connections: number
+  minutes: number
+  clientToOrigin: number
+  originToClient: number
+}
+
+interface Report {
+  readonly skipped: { readonly torn: number; readonly foreign: number }
+  readonly troubles: readonly string[]
+  readonly total: {
+    readonly connections: number
+    readonly minutes: number
+    readonly bytes: { readonly clientToOrigin: number; readonly originToClient: number }
+  }
+}
+
+/** Never more than was sent, and less than arrived at most by what a killed worker had done in its last second. */
+export async function checkUsage(stand: Stand): Promise<string> {
+  const report = JSON.parse(await mustSay(stand, ['usage', '--json'])) as Report
+  const { connections, minutes, bytes } = report.total
+  const counted: Sums = { connections, minutes, ...bytes }
+  const { least, most } = bounds(stand)
+  for (const what of ['connections', 'minutes', 'clientToOrigin', 'originToClient'] as const) {
+    const text = `usage: ${what}: ${counted[what]} counted, between ${least[what]} and ${most[what]} is right`
+    if (counted[what] < least[what] || counted[what] > most[what]) stand.fail(text)
+  }
+  if (report.skipped.foreign > 0 || report.skipped.torn > stand.kills.length) {
+    stand.fail(`usage: the journal does not read clean: ${report.troubles.join('; ')}`)
+  }
+  return `usage: ${connections} connections, ${minutes} minutes, ${bytes.clientToOrigin} B up, ${bytes.originToClient} B down`
+}
+
+function bounds({ traffic, kills }: Stand): { least: Sums; most: Sums } {
+  const least: Sums = { connections: 0, minutes: 0, clientToOrigin: 0, originToClient: 0 }
+  const most: Sums = { ...least }
+  for (const pair of traffic.pairs.values()) {
+    // Whether one counts whose client has given up while its 101 came, only the edge knows.
+    if (pair.origin === null) continue
+    most.connections += 1
+    most.minutes += minutesOf(performance.now(), pair.startedAt, pair.overAt + 1_000)
+    most.clientToOrigin += pair.up.sent
+    most.originToClient += pair.down.sent
+    if (pair.openedAt === 0) continue
+    least.connections += 1
+    least.minutes += minutesOf(performance.now(), pair.openedAt, pair.overAt)
+    least.clientToOrigin += pair.up.received
+    least.originToClient += pair.down.received
+  }
+  for (const one of kills.flat()) forgive(least, one)
+  return { least, most }
+}
+
+function forgive(least: Sums, { pair, before }: Lost): void {
+  // One that was not a tunnel at all in the end is in no sum.
+  if (pair.origin === null || pair.openedAt === 0) return
+  if (before === null) least.connections -= 1
+  least.minutes -=
+    minutesOf(pair.overAt, pair.openedAt, pair.overAt) -
+    (before === null ? 0 : minutesOf(before.at, pair.openedAt, before.at))
+  least.clientToOrigin -= pair.up.received - (before?.up ?? 0)
+  least.originToClient -= pair.down.received - (before?.down ?? 0)
+}
+
+/** Started minutes, at least one, until `to`, or `now` if that has not been. */
+function minutesOf(now: number, from: number, to: number): number {
+  return Math.max(1, Math.ceil((Math.min(now, to) - from) / MINUTE_MS))
+}
+
+/** Lines at this level that the script brings about. */
+const EXPECTED = /^(a process has died|a process keeps dying|not reloaded: nothing has changed)$/
+
+export function checkLog({ program, fail }: Stand): void {
+  for (const line of program.lines) {
+    if (!line.startsWith('{')) continue
+    const { level: at, msg, code } = JSON.parse(line) as { level: string; msg: string; code?: string }
+    const isWrong = code === 'internal' || at === 'fatal' || (at === 'error' && !EXPECTED.test(msg))
+    if (isWrong) fail(`the log says: ${line.slice(0, 600)}`)
+  }
+  if (program.stderr !== '') fail(`standard error says: ${program.stderr.slice(0, 2_000)}`)
+}
+
+/** SIGTERM: all of its processes go, none is left. */
+export async function checkEnd({ program, traffic, fail }: Stand): Promise<void> {
+  const [primary = 0] = program.pids('primary')
+  process.kill(primary, 'SIGTERM')
+  await traffic.until(() => program.pids().length === 0, 'all processes end after SIGTERM')
+  const left = program.pids()
+  if (left.length > 0) fail(`processes that are left: ${left.join(', ')}`)
+  for (const pid of left) process.kill(pid, 'SIGKILL')
+  await traffic.until(() => program.exit() !== null, 'the program ends')
+  if (program.exit() !== 0) fail(`the program ended with ${program.exit()}`)
+}

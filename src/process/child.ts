@@ -132,6 +132,7 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
     }
     if (isRenewed && !isRetired) {
       isRenewed = false
+      state = 'waiting'
       again()
       return
     }

@@ -3,6 +3,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { exhaustDescriptors } from './exhaust.ts'
+import { pathOf } from './pair.ts'
 import {
   killControl,
   killWorker,
@@ -148,13 +149,11 @@ async function switchOff(stand: Stand): Promise<number> {
 
 async function endByOperator(stand: Stand): Promise<number> {
   const { program, random, traffic } = stand
-  const { json } = await program.control('/tunnels?limit=1000')
-  const { tunnels } = json as {
-    readonly tunnels: readonly { readonly id: string; readonly client: string }[]
-  }
   const meant = random.some(traffic.open, 4).flatMap((pair) => {
-    const record = tunnels.find(({ client }) => client.endsWith(`:${pair.port}`))
-    return record === undefined ? [] : [{ pair, id: record.id }]
+    const line = program.lines.find((one) =>
+      one.includes(`"path":"${pathOf(pair.id)}","msg":"tunnel accepted"`),
+    )
+    return line === undefined ? [] : [{ pair, id: (JSON.parse(line) as { readonly id: string }).id }]
   })
   for (const [at, { pair, id }] of meant.entries()) {
     // One that is being closed in order may be gone already.

@@ -7,7 +7,7 @@ interface Row {
   affected: number
   bytes: number
   pauseMs: number
-  /** How late the script's own loop was, at most: a pause may be its own. */
+  /** A pause may be the script's own. */
   ownMs: number
   failures: number
   skipped: string | null
@@ -36,13 +36,18 @@ export class Rows {
     this.#delay.reset()
   }
 
+  /** How late the script's own loop has been since `begin`. */
+  get ownMs(): number {
+    return this.#delay.max / 1e6
+  }
+
   end({ affected, bytes, pauseMs }: Strike): void {
     const row = this.#row(this.#current)
     row.times += 1
     row.affected += affected
     row.bytes += bytes
     row.pauseMs = Math.max(row.pauseMs, pauseMs)
-    row.ownMs = Math.max(row.ownMs, this.#delay.max / 1e6)
+    row.ownMs = Math.max(row.ownMs, this.ownMs)
   }
 
   skip(name: string, reason: string): void {

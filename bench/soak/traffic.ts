@@ -26,6 +26,8 @@ export class Traffic {
   readonly pairs = new Map<number, Pair>()
   /** What an opening may come to, besides a tunnel. */
   allowed: readonly Outcome[] = []
+  /** Why those that are dialled now may end. */
+  excuse: string | null = null
   readonly #address: string
   readonly #random: Random
   readonly #fail: (what: string) => void
@@ -59,6 +61,7 @@ export class Traffic {
     this.#count += 1
     this.#opening += 1
     const pair = new Pair(this.#count, addressOf(address), this.#fail)
+    pair.excuse = this.excuse
     this.pairs.set(pair.id, pair)
     const outcome = await pair.answered
     this.#opening -= 1

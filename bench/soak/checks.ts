@@ -4,20 +4,25 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { processBytes } from '../accounting/proc.ts'
 import type { Role } from './program.ts'
-import { descriptorsOf } from './program.ts'
+import { targetsOf } from './program.ts'
 import type { Lost, Stand } from './stand.ts'
-import { mustSay } from './stand.ts'
+import { mustSay, WORKERS } from './stand.ts'
 
 const MINUTE_MS = 60_000
 const QUIET_MS = 1_500
 const ROLES: readonly Role[] = ['primary', 'worker', 'control']
 const MIB = 1_024 * 1_024
+/** Spare pipes of the relay, two ends each, that a worker may keep (engine/linux/pipes.ts). */
+const MOST_SPARE_PIPE_ENDS = 2 * 16
 /** What node's heaps may have grown by, while nothing is kept. */
 const MAY_GROW = { factor: 1.4, bytes: 48 * MIB }
 
 export interface Level {
   readonly tunnels: number
-  readonly descriptors: Readonly<Record<string, number>>
+  /** By role, without pipes. */
+  readonly descriptors: Readonly<Record<Role, number>>
+  /** Ends of pipes, of all processes. */
+  readonly pipeEnds: number
   readonly bytes: number
 }
 
@@ -25,27 +30,32 @@ export interface Level {
 export async function level({ program, traffic }: Stand): Promise<Level> {
   await sleep(QUIET_MS)
   const { json } = await program.control('/tunnels?limit=1')
-  const all = ROLES.map((role) => [
-    role,
-    program.pids(role).reduce((sum, pid) => sum + descriptorsOf(pid).length, 0),
-  ])
+  const targets = (role: Role) => program.pids(role).flatMap(targetsOf)
+  const count = (role: Role) => targets(role).filter((target) => !isPipe(target)).length
   return {
     tunnels: (json as { readonly total: number }).total - traffic.open.length,
-    descriptors: Object.fromEntries(all),
+    descriptors: { primary: count('primary'), worker: count('worker'), control: count('control') },
+    pipeEnds: ROLES.flatMap(targets).filter(isPipe).length,
     bytes: processBytes(program.pids()),
   }
 }
 
-export function textOf({ tunnels, descriptors, bytes }: Level): string {
+const isPipe = (target: string) => target.startsWith('pipe:')
+
+export function textOf({ tunnels, descriptors, pipeEnds, bytes }: Level): string {
   const each = Object.entries(descriptors).map(([role, count]) => `${role} ${count}`)
-  return `tunnels ${tunnels}, descriptors ${each.join(', ')}, memory ${(bytes / MIB).toFixed(0)} MiB`
+  const memory = `memory ${(bytes / MIB).toFixed(0)} MiB`
+  return `tunnels ${tunnels}, descriptors ${each.join(', ')}, ends of pipes ${pipeEnds}, ${memory}`
 }
 
 export function compareLevels(start: Level, end: Level, fail: (what: string) => void): void {
   if (end.tunnels !== 0) fail(`${end.tunnels} tunnels are open that nobody has`)
   for (const role of ROLES) {
-    const [before = 0, after = 0] = [start.descriptors[role], end.descriptors[role]]
+    const [before, after] = [start.descriptors[role], end.descriptors[role]]
     if (after > before) fail(`descriptors of ${role}: ${before} at the start, ${after} at the end`)
+  }
+  if (end.pipeEnds > start.pipeEnds + WORKERS * MOST_SPARE_PIPE_ENDS) {
+    fail(`ends of pipes: ${start.pipeEnds} at the start, ${end.pipeEnds} at the end`)
   }
   if (end.bytes > start.bytes * MAY_GROW.factor + MAY_GROW.bytes) {
     fail(

@@ -128,7 +128,7 @@ function commandOf(pid: number): string {
   return readIfThere(`/proc/${pid}/cmdline`).replaceAll('\0', ' ')
 }
 
-/** Numbers of descriptors, 0 if it has gone. */
+/** Numbers of descriptors; none if it has gone. */
 export function descriptorsOf(pid: number): string[] {
   try {
     return readdirSync(`/proc/${pid}/fd`)
@@ -139,7 +139,7 @@ export function descriptorsOf(pid: number): string[] {
 
 /** The remote ports of the process's TCP connections: whose clients, and whose origins, it serves. */
 export function remotePortsOf(pid: number): Set<number> {
-  const inodes = new Set(descriptorsOf(pid).map((fd) => targetOf(pid, fd)))
+  const inodes = new Set(targetsOf(pid))
   const rows = readFileSync('/proc/net/tcp', 'latin1').split('\n').slice(1)
   const ports = new Set<number>()
   for (const row of rows) {
@@ -147,6 +147,11 @@ export function remotePortsOf(pid: number): Set<number> {
     if (inodes.has(`socket:[${inode}]`)) ports.add(Number.parseInt(remote.split(':')[1] ?? '', 16))
   }
   return ports
+}
+
+/** What its descriptors are: `socket:[4711]`, `pipe:[4712]`, `/a/file`, … */
+export function targetsOf(pid: number): string[] {
+  return descriptorsOf(pid).map((fd) => targetOf(pid, fd))
 }
 
 function targetOf(pid: number, fd: string): string {

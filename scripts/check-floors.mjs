@@ -26,6 +26,7 @@ const floors = {
   observe: 3,
   usage: 3,
   connection: 4,
+  handover: 4,
   listeners: 4,
   operations: 4,
   edge: 5,

@@ -43,7 +43,7 @@ import { throwIfAborted } from './signal.ts'
 import { conclude } from './transport/conclude.ts'
 import type { Registry } from './tunnel/registry.ts'
 import { SetUp } from './tunnel/set-up.ts'
-import { Tunnel } from './tunnel/tunnel.ts'
+import { Tunnel, type TunnelOwner } from './tunnel/tunnel.ts'
 import type { Usage } from './usage/usage.ts'
 
 export interface Limits extends HeadLimits {
@@ -73,7 +73,7 @@ export interface Surroundings extends Site {
   newId(): string
 }
 
-export interface Way {
+export interface Way extends TunnelOwner {
   /** Takes over what a listener accepted, until it is closed. */
   serve(arrival: Arrival, terms: Terms): Promise<void>
   /** Takes over a connection whose next request, already parsed, asks to become a WebSocket; `named`: it is decided. */
@@ -367,7 +367,7 @@ export function createWay(surroundings: Surroundings): Way {
     plain.close(true)
   }
 
-  return { serve, upgrade, follow, drain, isBusy, refuse: refuseService, abort }
+  return { serve, upgrade, follow, drain, isBusy, settle, refuse: refuseService, abort }
 }
 
 function switchedOff(id: string): HeadraceError {

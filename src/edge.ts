@@ -17,6 +17,8 @@ import { HeadraceError } from './errors.ts'
 import type { CountingLedger } from './gate/ledger.ts'
 import { createLedger } from './gate/ledger.ts'
 import type { Crossing } from './gate/seats.ts'
+import type { Handover } from './handover.ts'
+import { createHandover } from './handover.ts'
 import { fieldsOf } from './head/head.ts'
 import { createChecks } from './health/checks.ts'
 import type { ListenerGroup } from './listeners.ts'
@@ -106,6 +108,10 @@ export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   backends(): BackendStatus[]
   /** What the gates have decided. */
   gates(): readonly GateReport[]
+  /** Gives tunnels to another process, and takes them from one. */
+  readonly handover: Handover
+  /** Accepts no more, and resolves when what was accepted before has become a tunnel or has gone, or after `ms`. */
+  settleArrivals(ms: number): Promise<void>
   /** What this process has counted since it started, by service: for metrics. */
   usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
@@ -122,6 +128,9 @@ export interface Opened extends Pick<ListenerGroup, 'prepare'> {
   /** Stops accepting there. What was accepted lives on. */
   close(): Promise<void>
 }
+
+/** How often those that are on their way are looked for, in ms. */
+const LOOK_MS = 20
 
 /** Listeners that were opened together, and those that shall be there instead. */
 export interface Relisten {
@@ -269,9 +278,22 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     usage: usage.report,
     activity: activity.report,
   })
+  const handover = createHandover({ tunnels, usage, observer, services: () => services, settle: way.settle })
+
+  async function settleArrivals(ms: number): Promise<void> {
+    await Promise.all([...groups].map((group) => group.close()))
+    groups.clear()
+    const deadline = performance.now() + ms
+    while (way.isBusy() && performance.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+    }
+  }
+
   const own = {
     listen: open,
     upgrade,
+    handover,
+    settleArrivals,
     prepare,
     engine: { name: engine.name, reason },
     usageSinceStart: usage.sinceStart,

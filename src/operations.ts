@@ -129,6 +129,33 @@ export interface DrainWanted {
 export interface Status {
   readonly isDraining: boolean
   readonly workers: readonly WorkerStatus[]
+  /** The release before, while it still has tunnels that could not be moved. */
+  readonly before: { readonly pid: number } | null
+}
+
+/** What a program does with a new release of itself. */
+export interface Upgrading {
+  /**
+   * Starts the release that is on the disk now, and gives it the listeners and the tunnels. Resolves when that one is in
+   * charge: this one leaves when the last tunnel that could not be moved is over. Throws upgrade-failed: then everything is as
+   * it was; upgrade-running, or draining.
+   */
+  upgrade(): Promise<Upgraded>
+}
+
+export interface Upgraded {
+  /** Of the new release. */
+  readonly pid: number
+  readonly version: string
+  readonly node: string
+  readonly workers: number
+  /** Tunnels that the new release carries on. */
+  readonly moved: number
+  /** Those that stay with this one until they end: TLS, and what else the kernel engines don't carry. */
+  readonly stayed: number
+  /** How long the moved tunnels stood still, each worker's together. */
+  readonly pauseMs: { readonly p99: number; readonly max: number }
+  readonly durationMs: number
 }
 
 export interface WorkerStatus {

@@ -39,6 +39,20 @@ export const operatorErrors = {
     'a process of this program did not answer',
     'try again, and see its log lines',
   ],
+  'upgrade-failed': [
+    null,
+    'operator',
+    'error',
+    'the new release could not take over, and this one goes on as before',
+    'mend what the reason says, see the log lines of the new release, and try again',
+  ],
+  'upgrade-running': [
+    null,
+    'operator',
+    'refused',
+    'an upgrade is under way already',
+    'wait until it is over',
+  ],
   'user-unavailable': [
     null,
     'operator',

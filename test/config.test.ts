@@ -135,6 +135,7 @@ t.test('what is left out has its default', (t) => {
     drainDelayMs: 0,
     runAs: null,
     admin: null,
+    upgradeTimeoutMs: 60_000,
     watch: false,
   })
   t.end()
@@ -221,7 +222,7 @@ engine: warp
 
 t.test('what is no config at all is told, too', (t) => {
   const keys =
-    'write keys and values: listeners, services, limits, engine, workers, drainTimeout, drainSpread, drainDelay, user, group, stateDirectory, admin, rateStore, webhook, log, reload'
+    'write keys and values: listeners, services, limits, engine, workers, upgrade, drainTimeout, drainSpread, drainDelay, user, group, stateDirectory, admin, rateStore, webhook, log, reload'
   const nowhere = 'listeners: nowhere to listen; write such as listeners: [{ address: 127.0.0.1:8080 }]'
   t.strictSame(
     complaints(() => read(SERVICES)),

@@ -407,7 +407,7 @@ function activity(process: string, life: string, at: number, accounts: readonly 
 
 t.test('rates are those of each worker since its own last look, and sums of backends and services', (t) => {
   const common = {
-    status: { isDraining: false, workers: [] },
+    status: { isDraining: false, workers: [], before: null },
     services: [
       { id: 'chat', domains: [], backends: ['a', 'b'], tunnels: 0, websockets: 'on', changedAt: null },
     ],

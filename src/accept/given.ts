@@ -87,6 +87,7 @@ export function givenSockets(sockets: readonly GivenSocket[]): Given {
       const socket: Inherited = {
         address: at,
         descriptors: Array.from({ length: workers }, () => descriptor),
+        isSpread: false,
         lend: () => lendCopy(at, descriptor),
         // What connects from now on is for whoever the service manager starts next.
         quiet() {},
@@ -94,6 +95,7 @@ export function givenSockets(sockets: readonly GivenSocket[]): Given {
         close() {
           found.isTaken = false
         },
+        leave() {},
       }
       handedOut.add(socket)
       return socket

@@ -6,6 +6,7 @@
 //   shared   one socket for all: whoever is awake first accepts
 
 import { lookup } from 'node:dns/promises'
+import { closeSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import type { Libc } from '../linux/libc.ts'
 import {
@@ -34,13 +35,28 @@ import { beginNoMore } from './quiet.ts'
 export interface Inherited {
   /** With the port that the system chose. */
   readonly address: string
-  /** One for each worker; the same one for all if it is shared. */
+  /**
+   * As many as there are workers, or more: a worker's are those at its own place, and at all that come round to it (`shareOf`).
+   * The same one for all if it is shared.
+   */
   readonly descriptors: readonly number[]
+  readonly isSpread: boolean
   /** The socket of a worker, for a message to a process that runs already. Throws listen-failed. */
   lend(worker: number): Lent
   /** From now on no connection is begun; those that have begun can still be accepted. Not if it is shared by TCP. */
   quiet(): void
   close(): void
+  /** Closed here: another process goes on with it, and with its name. */
+  leave(): void
+}
+
+/** The descriptors of one worker of several, each once. */
+export function shareOf(
+  { descriptors }: Pick<Inherited, 'descriptors'>,
+  own: number,
+  workers: number,
+): number[] {
+  return [...new Set(descriptors.filter((_, at) => at % workers === own))]
 }
 
 /** A handle of node's on a socket, to be sent. */
@@ -69,6 +85,57 @@ export async function openInherited(
     return await openSpread(calls, place, workers, raised)
   } catch (error) {
     throw failedToListen(address, error)
+  }
+}
+
+/** What another process has opened and this one has inherited: each descriptor once. */
+export type Legacy = Pick<Inherited, 'address' | 'descriptors' | 'isSpread'>
+
+/**
+ * Goes on with them. Those for which there is no worker are accepted by another one, so that nothing in their queues is lost;
+ * for workers beyond them more are opened, or shared if that is not possible. Never throws. `isOurs`: whether the name of
+ * a Unix socket goes with it.
+ */
+export function inherit(
+  { address, descriptors, isSpread }: Legacy,
+  workers: number,
+  isOurs: () => boolean,
+): Inherited {
+  const calls = libcOrNull()
+  const all = [...descriptors]
+  if (isSpread && calls !== null) more(calls, endpointIn(address), all, workers)
+  const own = [...all]
+  for (let at = 0; all.length < workers; at += 1) all.push(own[at] as number)
+  const quiet = () => {
+    if (isSpread && calls !== null) for (const descriptor of own) beginNoMore(calls, descriptor)
+  }
+  const leave = () => {
+    for (const descriptor of own.splice(0)) closeSync(descriptor)
+  }
+  return {
+    address,
+    descriptors: all,
+    isSpread,
+    lend: (worker) => lendCopy(address, all[worker] as number),
+    quiet,
+    close() {
+      leave()
+      if (address.startsWith('unix:') && isOurs()) rmSync(address.slice('unix:'.length), { force: true })
+    },
+    leave,
+  }
+}
+
+/** A port that needs privileges, which are gone, can't be bound again. */
+function more(calls: Libc, at: Endpoint, descriptors: number[], workers: number): void {
+  try {
+    while (descriptors.length < workers) {
+      const descriptor = open(calls, at, true)
+      descriptors.push(descriptor)
+      calls.listen(descriptor, BACKLOG)
+    }
+  } catch {
+    // Shared, then.
   }
 }
 
@@ -115,7 +182,7 @@ function spread(calls: Libc, wanted: Endpoint, isAnywhere: boolean, workers: num
   const quiet = () => {
     for (const descriptor of descriptors) beginNoMore(calls, descriptor)
   }
-  return { address, descriptors, lend, quiet, close }
+  return { address, descriptors, isSpread: true, lend, quiet, close, leave: close }
 }
 
 /** A handle closes what it has: it gets a copy. Throws listen-failed. */
@@ -187,10 +254,13 @@ async function openShared(place: Place, workers: number): Promise<Inherited> {
   return {
     address: place.path === undefined ? textOf(into as Endpoint) : `unix:${place.path}`,
     descriptors: Array.from({ length: workers }, () => handle.fd),
+    isSpread: false,
     lend: () => ({ handle, done() {} }),
     // Of a Unix socket the end of its name does the same, which comes with the close.
     quiet: () => {},
     close: () => handle.close(),
+    // Closed by libuv it would take its name along; it ends with the process.
+    leave: () => {},
   }
 }
 
@@ -204,6 +274,11 @@ async function bindTcp({
   if (host === undefined) return createHandle(null, port, -1)
   const { address, family } = await lookup(host)
   return createHandle(address, port, family === 6 ? 6 : 4)
+}
+
+function endpointIn(text: string): Endpoint {
+  const at = text.lastIndexOf(':')
+  return { address: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) }
 }
 
 export function textOf({ address, port }: Endpoint): string {

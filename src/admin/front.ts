@@ -46,14 +46,17 @@ const MAX_CONNECTIONS = 256
 const RETIRE_TIMEOUT_MS = 5_000
 
 /** For the command line: whoever may open the file is a superuser. Throws listen-failed. */
-export async function openControlSocket(path: string, means: FrontMeans): Promise<Pick<Front, 'close'>> {
+export async function openControlSocket(
+  path: string,
+  means: FrontMeans,
+): Promise<Pick<Front, 'close' | 'retire'>> {
   const door = { kind: 'control socket', isUnix: true, isTls: false, tokens: null } as const
   const server = createServer(
     LIMITS,
     means.serving(() => door),
   )
   await open(server, `unix:${path}`, means)
-  return { close: () => closeServer(server) }
+  return { close: () => closeServer(server), retire: () => retireServer(server) }
 }
 
 /** Throws listen-failed or config-invalid. */
@@ -95,8 +98,7 @@ export async function openFront(first: AdminOptions, means: FrontMeans): Promise
     },
     retire() {
       certificates?.close()
-      server.close()
-      setTimeout(() => server.closeAllConnections(), RETIRE_TIMEOUT_MS).unref()
+      retireServer(server)
     },
     close() {
       certificates?.close()
@@ -135,6 +137,11 @@ async function open(server: Server, address: string, { trouble }: FrontMeans): P
   const at = server.address() as AddressInfo | string
   if (typeof at === 'string') return address
   return at.family === 'IPv6' ? `[${at.address}]:${at.port}` : `${at.address}:${at.port}`
+}
+
+function retireServer(server: Server): void {
+  server.close()
+  setTimeout(() => server.closeAllConnections(), RETIRE_TIMEOUT_MS).unref()
 }
 
 function closeServer(server: Server): void {

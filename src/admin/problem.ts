@@ -41,6 +41,7 @@ export const problem: Dialect = {
 const STATUSES: Readonly<Record<string, number>> = {
   'argument-invalid': 400,
   'process-silent': 503,
+  'upgrade-running': 409,
   draining: 503,
 }
 

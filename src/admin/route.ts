@@ -3,12 +3,12 @@
 
 import type { ServerResponse } from 'node:http'
 import type { z } from 'zod'
-import type { Operations, ProgramStatus, Reloading, ReloadProblem } from '../operations.ts'
+import type { Operations, ProgramStatus, Reloading, ReloadProblem, Upgrading } from '../operations.ts'
 import type { Live } from './live.ts'
 import type { Role } from './roles.ts'
 
 /** What the API is made of: all workers together. */
-export type AdminOperations = Operations & ProgramStatus & Reloading
+export type AdminOperations = Operations & ProgramStatus & Reloading & Upgrading
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 

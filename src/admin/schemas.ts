@@ -126,7 +126,26 @@ export const service = serviceRecord
 export const services = z.strictObject({ services: z.array(serviceRecord) })
 export const backends = z.strictObject({ backends: z.array(backendRecord) })
 export const workers = z.strictObject({ workers: z.array(workerRecord) })
-export const status = z.strictObject({ isDraining: z.boolean(), workers: z.array(workerRecord) })
+export const upgraded = z.strictObject({
+  pid: z.int().describe('Of the new release'),
+  version: z.string(),
+  node: z.string(),
+  workers: count,
+  moved: count.describe('Tunnels that the new release carries on'),
+  stayed: count.describe('Tunnels that stay with the release before until they end'),
+  pauseMs: z
+    .strictObject({ p99: z.number(), max: z.number() })
+    .describe('How long the moved tunnels stood still'),
+  durationMs: z.number(),
+})
+export const status = z.strictObject({
+  isDraining: z.boolean(),
+  workers: z.array(workerRecord),
+  before: z
+    .strictObject({ pid: count })
+    .nullable()
+    .describe('The release before, while it has tunnels that could not be moved'),
+})
 export const readiness = z.strictObject({ status: z.enum(['ready', 'draining', 'no worker accepts']) })
 export const switched = z.strictObject({ ...serviceRecord.shape, ...ended.shape })
 

@@ -3,6 +3,7 @@
 //   GET    /healthz, /readyz                                  health.ts       for probes, no token
 //   GET    /workers                                           workers.ts
 //   POST   /drain
+//   POST   /upgrade                                           upgrade.ts
 //   GET    /tunnels, /tunnels/{id}                            tunnels.ts
 //   DELETE /tunnels, /tunnels/{id}
 //   GET    /services, /services/{id}, /backends               services.ts
@@ -38,6 +39,7 @@ import type { AdminOperations, Dialect, Fault, Params, Reply, Route, Streamed } 
 import { paramsOf } from './route.ts'
 import { serviceRoutes } from './services.ts'
 import { tunnelRoutes } from './tunnels.ts'
+import { upgradeRoute } from './upgrade.ts'
 import { usageRoute } from './usage.ts'
 import { workerRoutes } from './workers.ts'
 
@@ -46,6 +48,8 @@ export interface Admin {
   openSocket(path: string): Promise<void>
   /** Resolves with the address, its port included. Throws listen-failed or config-invalid. */
   open(options: AdminOptions): Promise<string>
+  /** Listens no more, and hangs up on whoever waits for nothing; what was asked is still answered. */
+  leave(): void
   /** For a reload; null: no address. Throws listen-failed or config-invalid: then nothing has changed. */
   prepare(options: AdminOptions | null): Promise<PreparedAdmin>
   close(): void
@@ -58,6 +62,7 @@ export interface PreparedAdmin extends Prepared {
 
 export const ROUTES: readonly Route[] = [
   ...healthRoutes,
+  upgradeRoute,
   ...workerRoutes,
   ...tunnelRoutes,
   ...serviceRoutes,
@@ -73,6 +78,7 @@ export const ROUTES: readonly Route[] = [
 export function createAdmin(operations: AdminOperations, lines: ProgramLines): Admin {
   const live = createLive(operations)
   const closing: (() => void)[] = [live.close]
+  const retiring: (() => void)[] = []
   let front: Front | null = null
 
   function serving(door: () => Door): RequestListener {
@@ -130,8 +136,9 @@ export function createAdmin(operations: AdminOperations, lines: ProgramLines): A
 
   return {
     async openSocket(path) {
-      const { close } = await openControlSocket(path, means)
+      const { close, retire } = await openControlSocket(path, means)
       closing.push(close)
+      retiring.push(retire)
     },
     async open(options) {
       front = await openFront(options, means)
@@ -151,6 +158,11 @@ export function createAdmin(operations: AdminOperations, lines: ProgramLines): A
         },
         drop: () => opened?.close(),
       }
+    },
+    leave() {
+      live.close()
+      for (const retire of retiring) retire()
+      front?.retire()
     },
     close() {
       for (const act of closing.splice(0)) act()

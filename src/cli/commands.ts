@@ -8,6 +8,7 @@ import { jsonSchema } from '../config/schema.ts'
 import { HeadraceError } from '../errors.ts'
 import { checkFiles } from '../process/check-files.ts'
 import { actAsUser } from '../process/identity.ts'
+import { predecessor } from '../process/predecessor.ts'
 import { startPrimary } from '../process/primary.ts'
 import type { Wanted } from './usage.ts'
 import { printUsage } from './usage.ts'
@@ -16,9 +17,16 @@ import { printUsage } from './usage.ts'
 const TUNNELS_CUT = 4
 
 export async function run(file: string): Promise<number> {
+  const before = predecessor()
   const config = await read(file)
-  if (config === null) return 1
-  const running = await startPrimary(config).catch((error: unknown) => reasonsOf(error, config))
+  if (config === null) {
+    await before?.fail(`${file} is not valid for the new release`)
+    return 1
+  }
+  const running = await startPrimary(config, before).catch(async (error: unknown) => {
+    await before?.fail(error instanceof Error ? error.message : String(error))
+    return await reasonsOf(error, config)
+  })
   if (Array.isArray(running)) return complain(running, file)
   process.stdout.write(`headrace listens on ${running.addresses.join(', ')}\n`)
   const { cut } = await running.stopped

@@ -16,6 +16,7 @@ import { reload } from './reload.ts'
 import { switchWebsockets } from './switching.ts'
 import { createOne, listAll, revokeOne } from './tokens.ts'
 import { endTunnels, listTunnels } from './tunnels.ts'
+import { upgrade } from './upgrade.ts'
 import type { Wanted } from './usage.ts'
 import { UsageError } from './usage-error.ts'
 
@@ -35,6 +36,7 @@ of a program that runs (--config FILE says which):
   reload                                                 read config, handlers, certificates, tokens again: all or nothing
   tunnels list [--service ID] [--limit N] [--json]       open tunnels, the oldest first
   tunnels end ID [--reset], or --service ID [--reset]    end one, or all of a service
+  upgrade                                                the release on the disk takes over, open tunnels live on
   drain [--timeout 30s] [--wait]                         end it as SIGTERM does, with another drainTimeout
         [--worker worker-1]                              only this worker, whose place a fresh one takes
 
@@ -89,6 +91,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       throw new UsageError('write tunnels list, or tunnels end')
     },
   },
+  upgrade: { options: ['config'], words: 0, run: (values) => upgrade(configOf(values, 'upgrade')) },
   drain: {
     options: ['config', 'worker', 'timeout', 'wait'],
     words: 0,

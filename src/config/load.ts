@@ -1,7 +1,8 @@
 // A config file: YAML, with the environment in its values, and every problem with its line.
 
+import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import type { Document } from 'yaml'
 import { isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
 import type { Config } from './parse.ts'
@@ -50,6 +51,19 @@ export function readConfig(text: string, file: string, environment: Environment)
   const preset = { logLevel: 'info', stateDirectory: 'state' }
   const context = { file, folder: dirname(file), ...preset, locate, problems }
   return { ...parseConfig(input as ConfigInput, context), file, text, locate }
+}
+
+/**
+ * Which node the config names for a new release, as the file is now. Nothing else of it is looked at: it is the new release's,
+ * which may know more keys. Undefined if it says nothing, or can't be read: that, too, the new release finds.
+ */
+export function upgradeNode(file: string): string | undefined {
+  try {
+    const node: unknown = parseDocument(readFileSync(file, 'utf8')).getIn(['upgrade', 'node'])
+    return typeof node === 'string' ? resolve(dirname(file), node) : undefined
+  } catch {
+    return undefined
+  }
 }
 
 function syntaxProblems(document: Document.Parsed, text: string, lines: LineCounter): Problem[] {

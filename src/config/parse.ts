@@ -43,6 +43,8 @@ export interface Config {
   /** Null: as whoever starts it. */
   readonly runAs: { readonly user: string | number; readonly group: string | number | undefined } | null
   readonly admin: AdminOptions | null
+  /** What a new release may take until it could take over, in ms. */
+  readonly upgradeTimeoutMs: number
   /** Whether a changed file is read again without being asked. */
   readonly watch: boolean
 }
@@ -72,6 +74,7 @@ export function parseConfig(input: ConfigInput, context: ParseContext = {}): Con
     drainDelayMs: config.drainDelay ?? 0,
     runAs: config.user === undefined ? null : { user: config.user, group: config.group },
     admin: adminOptions(config, folder),
+    upgradeTimeoutMs: config.upgrade?.startTimeout ?? 60_000,
     watch: config.reload?.watch ?? false,
   }
 }

@@ -296,6 +296,19 @@ export const configSchema = section({
     .union([count(1, 1024), z.literal('auto')], wrong('number of workers', 'write auto or 1 to 1024'))
     .optional()
     .describe('Processes that carry tunnels; default auto, one for each core'),
+  upgrade: z
+    .strictObject({
+      node: z
+        .string()
+        .min(1)
+        .optional()
+        .describe('The node that a new release runs on, by its path; default: the same'),
+      startTimeout: duration(1)
+        .optional()
+        .describe('What a new release may take until it is ready; default 60s'),
+    })
+    .optional()
+    .describe('How a new release takes over'),
   drainTimeout: duration(0).optional().describe('What a shutdown waits for tunnels to end; default 60s'),
   drainSpread: duration(0)
     .optional()

@@ -108,6 +108,30 @@ export function countConnection(backend: Backend, change: 1 | -1): void {
   for (let one: Backend | null = backend; one !== null; one = one.heir) one.connections += change
 }
 
+/** What a tunnel was dialled to that has outlived the config: its name, for whoever asks. Nothing more is dialled there. */
+export function formerBackend(name: string): Backend {
+  return createBackend({
+    name,
+    address: { host: 'unknown.invalid', port: 0 },
+    tls: false,
+    overrideHost: undefined,
+    certHostname: undefined,
+    sniHostname: undefined,
+    connectTimeoutMs: 0,
+    firstByteTimeoutMs: 0,
+    maxConnections: undefined,
+    localAddress: [],
+    clientCertificate: undefined,
+    allowLinkLocal: false,
+    check: undefined,
+    ejection: undefined,
+    keepaliveMs: 0,
+    keepaliveIntervalMs: undefined,
+    keepaliveProbes: undefined,
+    userTimeoutMs: undefined,
+  })
+}
+
 /** Gives a connection's permit back: once, by whoever owns the dialled connection, when it is over. */
 export function hangUp(backend: Backend): void {
   countConnection(backend, -1)

@@ -24,11 +24,20 @@ export interface CountingLedger extends Ledger {
   spikes(service: string): SpikeState | null
   /** How many requests have something to give back: none, when all are over. */
   readonly size: number
+  /** All that is held. */
+  seats(): readonly Seated[]
+  /** Takes seats that another ledger has granted, also where there are none. */
+  seat(seated: Seated): void
   close(): void
 }
 
+/** Who has which seats: JSON. */
+export interface Seated extends Taken {
+  readonly id: string
+}
+
 /** What a request has to give back: nothing yet while its rates are asked. */
-interface Taken {
+export interface Taken {
   readonly service: string
   readonly seats: readonly SeatClaim[]
 }
@@ -82,6 +91,13 @@ export function createLedger({ redis, onCrossing, onTrouble }: LedgerOptions): C
     spikes: seats.spikes,
     get size() {
       return open.size
+    },
+    seats: () =>
+      [...open].filter(([, taken]) => taken.seats.length > 0).map(([id, taken]) => ({ id, ...taken })),
+    seat({ id, service, seats: taken }) {
+      if (open.has(id)) return
+      open.set(id, { service, seats: taken })
+      seats.sit(service, taken)
     },
     close: rates.close,
   }

@@ -20,6 +20,8 @@ export interface SpikeState extends Crossing {
 export interface Seats {
   /** The first that is full, or undefined: then all of them are taken. */
   take(service: string, seats: readonly SeatClaim[]): SeatClaim | undefined
+  /** The same, also if some are full. */
+  sit(service: string, seats: readonly SeatClaim[]): void
   give(service: string, seats: readonly SeatClaim[]): void
   /** What the services expect now. */
   expect(expected: ReadonlyMap<string, number>): void
@@ -51,12 +53,17 @@ export function createSeats(onCrossing: (crossing: Crossing) => void): Seats {
     if (expected !== null) look(service, number, expected)
   }
 
+  function sit(service: string, seats: readonly SeatClaim[]): void {
+    for (const seat of seats) count(service, seat, 1)
+  }
+
   return {
     take(service, seats) {
       const full = seats.find(({ key, limit }) => limit !== null && (taken.get(key) ?? 0) >= limit)
-      if (full === undefined) for (const seat of seats) count(service, seat, 1)
+      if (full === undefined) sit(service, seats)
       return full
     },
+    sit,
     give(service, seats) {
       for (const seat of seats) count(service, seat, -1)
     },

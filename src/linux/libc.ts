@@ -36,7 +36,10 @@ export interface Libc {
   pipe2(fds: Memory, flags: number): number
   read(fd: number, bytes: Memory, size: number): number
   recv(fd: number, bytes: Memory, size: number, flags: number): number
+  /** `message`: a struct msghdr (descriptor-passing.ts). */
+  recvmsg(fd: number, message: Memory, flags: number): number
   send(fd: number, bytes: Memory, size: number, flags: number): number
+  sendmsg(fd: number, message: Memory, flags: number): number
   sendto(fd: number, bytes: Memory, size: number, flags: number, to: Memory, toSize: number): number
   setsockopt(fd: number, level: number, option: number, value: Memory, size: number): number
   shutdown(fd: number, how: number): number
@@ -84,7 +87,9 @@ const SIGNATURES = [
   'int pipe2(void *fds, int flags)',
   'int64_t read(int fd, void *bytes, size_t size)',
   'int64_t recv(int fd, void *bytes, size_t size, int flags)',
+  'int64_t recvmsg(int fd, void *message, int flags)',
   'int64_t send(int fd, void *bytes, size_t size, int flags)',
+  'int64_t sendmsg(int fd, void *message, int flags)',
   'int64_t sendto(int fd, void *bytes, size_t size, int flags, void *to, uint32_t toSize)',
   'int setsockopt(int fd, int level, int option, void *value, uint32_t size)',
   'int shutdown(int fd, int how)',
@@ -172,17 +177,21 @@ export const EADDRNOTAVAIL = 99
 export const ECONNABORTED = 103
 export const ECONNRESET = 104
 export const ENOBUFS = 105
+export const ETOOMANYREFS = 109
 export const ETIMEDOUT = 110
 export const EINPROGRESS = 115
 
+export const AF_UNSPEC = 0
 export const AF_UNIX = 1
 export const AF_INET = 2
 export const AF_INET6 = 10
 export const SOCK_STREAM = 1
 export const SOCK_DGRAM = 2
+export const SOCK_SEQPACKET = 5
 export const SOCK_NONBLOCK = 0x800
 export const SOCK_CLOEXEC = 0x80000
 export const SHUT_WR = 1
+export const SHUT_RDWR = 2
 
 export const SOL_SOCKET = 1
 export const SO_REUSEADDR = 2
@@ -193,6 +202,7 @@ export const SO_RCVBUF = 8
 export const SO_KEEPALIVE = 9
 export const SO_LINGER = 13
 export const SO_REUSEPORT = 15
+export const SO_PEERCRED = 17
 export const SO_RCVLOWAT = 18
 export const SO_SNDTIMEO = 21
 export const SO_ATTACH_FILTER = 26
@@ -211,8 +221,11 @@ export const TCP_USER_TIMEOUT = 18
 export const TCP_NOTSENT_LOWAT = 25
 export const SIOCOUTQ = 0x5411
 
+export const SCM_RIGHTS = 1
+export const MSG_CTRUNC = 0x8
 export const MSG_DONTWAIT = 0x40
 export const MSG_NOSIGNAL = 0x4000
+export const MSG_CMSG_CLOEXEC = 0x40000000
 
 export const PROT_READ = 1
 export const PROT_WRITE = 2

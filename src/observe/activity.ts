@@ -149,6 +149,15 @@ export function createActivity(
         countBytes(tunnel, account)
         observer.closed(tunnel, end)
       },
+      moved(tunnel, where, bytes) {
+        const account = accountOf(tunnel.facts.service, tunnel.backend.options.name)
+        if (where === 'out') countBytes(tunnel, account)
+        else {
+          tunnel.seenToOrigin = bytes.clientToOrigin
+          tunnel.seenToClient = bytes.originToClient
+        }
+        observer.moved(tunnel, where, bytes)
+      },
       refused(...given) {
         refused(...given)
         observer.refused(...given)

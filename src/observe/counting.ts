@@ -28,6 +28,15 @@ export function countingObserver(observer: Observer, counts: Counts): Observer {
       countOf(counts.ends, facts.service, endName(end.who, end.how, 'tunnel'))
       observer.closed(tunnel, end)
     },
+    moved(tunnel, where, bytes) {
+      const { facts, backend } = tunnel
+      const { bytes: over } = trafficOf(counts, facts.service, backend)
+      // What it had moved is counted where it did.
+      const sign = where === 'out' ? 1 : -1
+      over.clientToOrigin += sign * bytes.clientToOrigin
+      over.originToClient += sign * bytes.originToClient
+      observer.moved(tunnel, where, bytes)
+    },
     refused(request, error, status) {
       const { who, how } = entry(error.code)
       const service = request.service ?? ''

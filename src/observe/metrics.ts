@@ -33,6 +33,8 @@ export const METRICS = {
   headrace_requests_answered_total: counter('Plain requests that were answered', ['service', 'status']),
   headrace_refusals_total: counter('Requests and connections that went no further', ['service', 'code']),
   headrace_tunnels_open: gauge('Tunnels that are open', ['service', 'backend', 'engine'], 'sum'),
+  headrace_tunnels_moved_total: counter('Tunnels that a new release has taken over', []),
+  headrace_tunnels_left: gauge('Tunnels that stay with the release before until they end', [], 'sum'),
   headrace_tunnels_opened_total: counter('Tunnels that have been opened', ['service', 'backend']),
   headrace_ends_total: counter('Tunnels and refused requests by their end', ['service', 'end']),
   headrace_bytes_total: counter('Bytes that tunnels took from a side', ['service', 'backend', 'direction']),

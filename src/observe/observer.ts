@@ -11,6 +11,7 @@ import { entry } from '../errors.ts'
 import type { Crossing } from '../gate/seats.ts'
 import type { RequestHead } from '../head/head.ts'
 import type { Tunnel } from '../tunnel/tunnel.ts'
+import type { Bytes } from './counts.ts'
 import type { HealthEvent, Lines } from './lines.ts'
 import type { Webhook } from './webhook.ts'
 
@@ -90,6 +91,8 @@ export interface Observer {
   asked(service: string): void
   accepted(tunnel: Tunnel, head: RequestHead, extra: Readonly<Record<string, unknown>>): void
   closed(tunnel: Tunnel, end: SpliceEnd): void
+  /** Another process carries it on, or this one what was another's; with the bytes that it had moved then. */
+  moved(tunnel: Tunnel, where: 'in' | 'out', bytes: Readonly<Bytes>): void
   /** `status`: what the client got, if not what the error's code has. */
   refused(request: Refused, error: HeadraceError, status?: number): void
   /** The backend of the request could not be reached, and another one is tried. */
@@ -139,6 +142,8 @@ export function createObserver(
       if (events.listenerCount('closed') === 0) return
       emit('closed', { ...whoAndWhere(tunnel), end, error, durationMs, bytes })
     },
+    // Hundreds at once: whoever moves them says how many.
+    moved() {},
     refused(request, error, status) {
       const { who, how, status: usual } = entry(error.code)
       const end = endName(who, how, request.phase)

@@ -38,6 +38,8 @@ export interface ProgramLines {
   stillDraining(of: string, progress: DrainProgress): void
   drained(of: string, counts: DrainCounts, tookMs: number): void
   admin(address: string): void
+  /** Of an upgrade: of one that is given up, why. */
+  upgrading(step: UpgradeStep, what?: Readonly<Record<string, unknown>>): void
   trouble(error: HeadraceError): void
   spike(crossing: Crossing): void
   /** Written at every level but silent: whoever turns the log down still wants to know who changed what. */
@@ -49,6 +51,20 @@ export interface ProgramLines {
   notReloaded(problems: readonly string[], durationMs: number): void
   configure(level: string): void
 }
+
+export type UpgradeStep = keyof typeof UPGRADE_STEPS
+
+const UPGRADE_STEPS = {
+  started: 'upgrade: the new release starts',
+  ready: 'upgrade: the new release is ready',
+  offered: 'upgrade: it knows the tunnels',
+  stopped: 'upgrade: tunnels stand still',
+  committed: 'upgrade: the tunnels are its own',
+  done: 'upgrade: the new release is in charge',
+  failed: 'upgrade: given up, all is as it was',
+  took: 'upgrade: in charge',
+  left: 'upgrade: nothing is left here',
+} as const
 
 /** So many deaths in a row are no accident. */
 const LOOP_LENGTH = 3
@@ -82,6 +98,10 @@ export function createProgramLines(level: string): ProgramLines {
     },
     admin(address) {
       log.info({ address }, 'admin API listens')
+    },
+    upgrading(step, what = {}) {
+      if (step === 'failed') log.error(what, UPGRADE_STEPS[step])
+      else log.info(what, UPGRADE_STEPS[step])
     },
     trouble({ code, message, remedy }) {
       log.warn({ code, error: message, remedy }, 'trouble')

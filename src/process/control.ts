@@ -16,7 +16,7 @@ import { renewableWebhook } from '../observe/webhook.ts'
 import { monthOf } from '../usage/minutes.ts'
 import type { Wire } from './messages.ts'
 import { wire } from './messages.ts'
-import type { ConfigText, ControlAnswers, PrimaryAnswers } from './protocol.ts'
+import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import { CONTROL_SOCKET } from './protocol.ts'
 import { ignoreSignals } from './signals.ts'
 
@@ -55,17 +55,27 @@ let preparing: Promise<Ready> | null = null
 let dropping: Promise<void> = Promise.resolve()
 let admin: Admin | null = null
 
+/** Listens, when it is time. */
+let open: () => Promise<ControlStarted> = async () => ({ address: null })
+
 const primary = wire<ControlAnswers, PrimaryAnswers>('the primary', process, {
-  async start(config) {
+  async start({ isStandby, ...config }) {
     const { edge, admin: options } = read(config)
     const lines = createProgramLines(edge.log.level)
     const webhook = renewableWebhook(edge.webhook, lines.trouble)
     const opened = createAdmin(operationsOf(primary), lines)
     admin = opened
-    const address = options === null ? null : await opened.open(options)
-    if (edge.stateDirectory !== undefined) await openSocket(opened, edge.stateDirectory)
-    begun({ admin: opened, webhook, lines })
-    return { address }
+    open = async () => {
+      const address = options === null ? null : await opened.open(options)
+      if (edge.stateDirectory !== undefined) await openSocket(opened, edge.stateDirectory)
+      begun({ admin: opened, webhook, lines })
+      return { address }
+    }
+    return isStandby ? { address: null } : await open()
+  },
+  open: () => open(),
+  async leave() {
+    admin?.leave()
   },
   async prepare(config) {
     preparing = dropping.then(() => makeReady(config))
@@ -137,6 +147,8 @@ function operationsOf({ ask }: Wire<PrimaryAnswers>): AdminOperations {
     activity: () => ask('activity', [], ANSWER_TIMEOUT_MS),
     reload: () => ask('reload', [], RELOAD_TIMEOUT_MS),
     status: () => ask('status', [], ANSWER_TIMEOUT_MS),
+    // Every step of it has a time limit of its own.
+    upgrade: () => ask('upgrade', [], Number.POSITIVE_INFINITY),
     // What is undefined is left out of what JSON carries.
     drain: (wanted) => ask('drain', [wanted], ANSWER_TIMEOUT_MS),
   }

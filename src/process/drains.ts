@@ -44,7 +44,7 @@ export interface DrainParts {
   times(): DrainTimes
   readonly lines: ProgramLines
   /** The program ends, and may take so long. */
-  stopping(withinMs: number): void
+  stopping(withinMs: number): unknown
 }
 
 export function createDrains(parts: DrainParts): Drains {

@@ -12,8 +12,9 @@ import type { BackendStatus } from '../service/status.ts'
 import type { Switches } from '../service/switch.ts'
 import { mergePages } from '../tunnel/listing.ts'
 import type { Child } from './child.ts'
-import type { WorkerAnswers } from './protocol.ts'
-import { createTotals } from './totals.ts'
+import type { Wire } from './messages.ts'
+import type { BeforeAnswers, WorkerAnswers } from './protocol.ts'
+import type { Totals } from './totals.ts'
 
 export type Workers = readonly Child<WorkerAnswers, unknown>[]
 
@@ -23,38 +24,40 @@ export interface Kept {
   services(): readonly ServiceOptions[]
   readonly switches: Switches
   spikes(service: string): SpikeState | null
+  readonly totals: Totals
+  /** The release before, while it has tunnels; as one worker more. */
+  before(): Wire<BeforeAnswers> | null
 }
 
 /** A worker that dies while it is asked is left out: what it had is gone with it. */
 export function createFleet(
   workers: Workers,
-  { services, switches, spikes }: Kept,
+  { services, switches, spikes, totals, before }: Kept,
 ): Omit<Operations, 'usage'> {
+  const living = () => {
+    const release = before()
+    const lines: (Pick<Wire<BeforeAnswers>, 'ask'> | null)[] = workers.map(({ wire }) => wire)
+    return [...lines, release].flatMap((line) => (line === null ? [] : [line]))
+  }
+
   /** Rejects with process-silent if one that lives does not answer. */
-  async function askAll<Name extends keyof Operations>(
+  async function askAll<Name extends Exclude<keyof Operations, 'usage'>>(
     name: Name,
     given: Parameters<Operations[Name]>,
   ): Promise<Awaited<ReturnType<Operations[Name]>>[]> {
-    const asked = workers.flatMap(({ wire }) => (wire === null ? [] : [{ wire }]))
-    const answers = await Promise.allSettled(asked.map(({ wire }) => wire.ask(name, given as never)))
+    const asked = living()
+    const answers = await Promise.allSettled(asked.map((wire) => wire.ask(name, given as never)))
     return answers.flatMap((answer, at) => {
       if (answer.status === 'fulfilled') return [answer.value as Awaited<ReturnType<Operations[Name]>>]
-      if (workers.some(({ wire }) => wire === asked[at]?.wire)) throw answer.reason
+      if (living().some((wire) => wire === asked[at])) throw answer.reason
       return []
     })
   }
 
   /** One change after the other, so that all workers see them in the same order. */
   let last: Promise<unknown> = Promise.resolve()
-  const totals = createTotals(workers, isConfigured)
   const ids = () => services().map(({ id }) => id)
   totals.watch()
-
-  function isConfigured({ service = '', backend = '' }: Labels): boolean {
-    if (service === '') return true
-    const found = services().find(({ id }) => id === service)
-    return found !== undefined && (backend === '' || found.backends.some(({ name }) => name === backend))
-  }
 
   return {
     websockets(id, value, options = {}) {
@@ -142,4 +145,11 @@ function latest(one: number | null, other: number | null): number | null {
 
 function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
   return items.reduce((total, item) => total + of(item), 0)
+}
+
+/** Whether the config has what the labels of a metric name. */
+export function isIn(services: readonly ServiceOptions[], { service = '', backend = '' }: Labels): boolean {
+  if (service === '') return true
+  const found = services.find(({ id }) => id === service)
+  return found !== undefined && (backend === '' || found.backends.some(({ name }) => name === backend))
 }

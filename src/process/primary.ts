@@ -7,9 +7,11 @@
 
 import { givenSockets } from '../accept/given.ts'
 import type { LoadedConfig } from '../config/load.ts'
+import { upgradeNode } from '../config/load.ts'
 import { problemLine } from '../config/problems.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { Crossing } from '../gate/seats.ts'
+import type { Labels, MetricsSnapshot } from '../observe/metrics.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { expectations } from '../service/service.ts'
@@ -23,21 +25,27 @@ import { filesOf } from './check-files.ts'
 import type { ChildWatch } from './child.ts'
 import { startChild } from './child.ts'
 import { createDrains, EXIT_TIMEOUT_MS } from './drains.ts'
-import { createFleet } from './fleet.ts'
+import { createFleet, isIn } from './fleet.ts'
 import { createHosts } from './hosts.ts'
 import type { Identity } from './identity.ts'
 import { createIdentity } from './identity.ts'
 import type { Notify } from './notify.ts'
 import { createNotify } from './notify.ts'
 import { reapOrphans } from './orphans.ts'
+import type { Predecessor } from './predecessor.ts'
 import type { ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import type { ReloadWatch } from './reload.ts'
 import { reload } from './reload.ts'
+import { createRemnant, ofRemnant } from './remnant.ts'
 import { hostLedger, LEDGER } from './shared-ledger.ts'
-import { exitOnSignals, onHangup } from './signals.ts'
+import { exitOnSignals, onHangup, signalled } from './signals.ts'
 import type { Sockets } from './sockets.ts'
-import { openSockets } from './sockets.ts'
+import { legacyOf, openSockets } from './sockets.ts'
+import { BEFORE, succession } from './succession.ts'
+import type { Successor } from './successor.ts'
+import { createTotals } from './totals.ts'
 import { inTurns } from './turns.ts'
+import { createUpgrades } from './upgrade.ts'
 import { watchFiles } from './watch-files.ts'
 import type { Watchdog } from './watchdog.ts'
 import { startWatchdog } from './watchdog.ts'
@@ -51,10 +59,11 @@ export interface Started {
 }
 
 /**
- * Resolves once all workers accept, with the addresses, and with what resolves when everything has stopped after a signal.
- * Rejects with listen-failed, activation-failed, user-unavailable, config-invalid, engine-unavailable or state-failed.
+ * Resolves once all workers accept, with the addresses, and with what resolves when everything has stopped after a signal, or
+ * when a newer release has taken over. Rejects with listen-failed, activation-failed, user-unavailable, config-invalid,
+ * engine-unavailable or state-failed. `before`: the release that this one takes over from.
  */
-export async function startPrimary(first: LoadedConfig): Promise<Started> {
+export async function startPrimary(first: LoadedConfig, before: Predecessor | null = null): Promise<Started> {
   const begun = exitOnSignals()
   /** A reload replaces it. */
   let config = first
@@ -67,27 +76,64 @@ export async function startPrimary(first: LoadedConfig): Promise<Started> {
   const ledger = hostLedger(spike, lines.trouble)
   const watch = watchOf(lines)
   const identity = createIdentity(config.runAs)
-  let sockets = await openSockets(config, given, identity)
+  let isInCharge = before === null
+  let isSucceeded = false
+  const inheritance = await before?.inheritance()
+  const isOurs = () => isInCharge && !isSucceeded
+  const isStandby = () => !isOurs()
+  const isAnchored = process.pid === 1 || inheritance?.isAnchored === true
+  const legacy = inheritance?.sockets ?? []
+  let sockets = await openSockets(config, given, identity, { legacy, isOurs })
   const setting = (): Setting => ({ config: { file: config.file, text: config.text }, sockets })
   const reloads = inTurns(async () => {
     if (drains.isDraining) throw new HeadraceError('draining')
+    if (upgrades.isRunning) throw new HeadraceError('upgrade-running')
     return await reload(reloadParts)
   })
   const files = watchFiles(reloadUnasked)
   const { settled } = reloads
   const hosts = createHosts({ [LEDGER]: ledger })
-  const workers = startWorkers(config.workers, { setting, settled, identity, switches, hosts, watch, lines })
+  const parts = { setting, settled, isStandby, identity, switches, hosts, watch, lines }
+  const workers = startWorkers(config.workers, parts)
+  const older = () => (isInCharge ? (before?.wire ?? null) : null)
+  const configured = () => config.edge.services
+  const isConfigured = (labels: Labels) => isIn(configured(), labels)
+  const totals = createTotals(workers, isConfigured, () => [older()].flatMap((line) => line ?? []))
+  const spikes = ledger.spikes
+  const fleet = createFleet(workers, { services: configured, switches, spikes, totals, before: older })
   const drains = createDrains({
     workers,
-    sockets: () => sockets,
+    // Those that a newer release goes on with are not closed.
+    sockets: () => (isSucceeded ? [] : sockets),
     delayMs: () => config.drainDelayMs,
     times: () => ({ drainMs: config.edge.drainTimeoutMs, spreadMs: config.edge.drainSpreadMs }),
     lines,
-    stopping: (withinMs) => notify.stopping(withinMs),
+    stopping: (withinMs) => isSucceeded || notify.stopping(withinMs),
   })
-  const status = async () => ({ isDraining: drains.isDraining, workers: await drains.workers() })
+  const upgrades = createUpgrades({
+    workers,
+    stateDirectory: stateDirectory ?? 'state',
+    settled,
+    inheritance: () => ({ sockets: legacyOf(config, sockets), isAnchored }),
+    ledger,
+    lines,
+    startTimeoutMs: () => config.upgradeTimeoutMs,
+    node: () => upgradeNode(config.file),
+    environment: notify.environment,
+    identity,
+    operations: createRemnant(fleet, workers, older, () => upgrades.moved),
+    lastState: async () => ({ switched: switches.switched, counted: await totals.gather() }),
+    leaveAdmin: async () => await control.wire?.ask('leave', []),
+    // The next one listens again.
+    regainAdmin: () => void (control.pid !== null && process.kill(control.pid, 'SIGKILL')),
+  })
+  const status = async () => ({
+    isDraining: drains.isDraining,
+    workers: await drains.workers(),
+    before: older() === null || before === null ? null : { pid: before.pid },
+  })
   const answers: PrimaryAnswers = {
-    ...createFleet(workers, { services: () => config.edge.services, switches, spikes: ledger.spikes }),
+    ...fleet,
     // Every worker writes there, four times a second. The config of a file always has one.
     usage: (month = monthOf(Date.now()), service) => readUsage(stateDirectory ?? 'state', month, service),
     status,
@@ -96,8 +142,12 @@ export async function startPrimary(first: LoadedConfig): Promise<Started> {
       return await status()
     },
     reload: reloads.ask,
+    async upgrade() {
+      if (drains.isDraining) throw new HeadraceError('draining')
+      return await upgrades.run()
+    },
   }
-  const control = startControl({ setting, settled, identity, answers, watch })
+  const control = startControl({ setting, settled, isStandby, identity, answers, watch })
   const reloadParts = {
     current: () => ({ config, sockets }),
     workers,
@@ -129,7 +179,10 @@ export async function startPrimary(first: LoadedConfig): Promise<Started> {
   function reloadUnasked(): void {
     if (!drains.isDraining) reloads.ask().catch((error: unknown) => lines.trouble(asHeadraceError(error)))
   }
-  reapOrphans((pid) => isChecker(pid) || [...workers, control].some((child) => child.pid === pid))
+  reapOrphans(
+    (pid) =>
+      isChecker(pid) || pid === upgrades.pid || [...workers, control].some((child) => child.pid === pid),
+  )
   let watchdog: Watchdog | null = null
 
   /** The webhook is in the network, where the primary is not. */
@@ -138,10 +191,16 @@ export async function startPrimary(first: LoadedConfig): Promise<Started> {
     control.wire?.ask('spike', [crossing]).catch((error: unknown) => lines.trouble(asHeadraceError(error)))
   }
 
+  /** What the release before has counted stays counted. */
+  function count(counted: MetricsSnapshot): void {
+    const line = before?.wire
+    if (line != null) totals.inherit(line, counted)
+  }
+
   /** Nothing is left behind: also not of a start that has failed. */
   async function endAll(): Promise<void> {
     watchdog?.stop()
-    for (const { close } of sockets) close()
+    if (!isSucceeded) for (const { close } of sockets) close()
     await Promise.all(workers.map((worker) => worker.stop(EXIT_TIMEOUT_MS)))
     // Until here it has told whoever asked that this program is not ready.
     await control.stop(EXIT_TIMEOUT_MS)
@@ -150,15 +209,56 @@ export async function startPrimary(first: LoadedConfig): Promise<Started> {
   async function run(): Promise<DrainCounts> {
     follow()
     begun()
-    const counts = await drains.ended()
+    signalled('SIGUSR2', () => {
+      // What keeps it from being one is told already.
+      answers.upgrade().catch(() => {})
+    })
+    const ending = drains.ended()
+    const successor = await Promise.race([upgrades.succeeded, ending.then(() => null)])
+    if (successor !== null) await succeededBy(successor, ending)
+    const counts = await ending
+    const counted = ofRemnant(await totals.gather(), upgrades.moved)
+    await successor?.wire.ask('farewell', [counted]).catch(() => {})
     await endAll()
+    if (isAnchored) await successor?.outlived()
+    else successor?.disown()
     return counts
+  }
+
+  /** Only what could not be moved is left here: when that is over, or by a signal, this program ends. */
+  async function succeededBy({ release, pid }: Successor, ending: Promise<unknown>): Promise<void> {
+    isSucceeded = true
+    watchdog?.stop()
+    notify.mainPid(pid)
+    await upgrades.leave()
+    // Those that the other one does not go on with, for good.
+    for (const { address, leave, close } of sockets) release.kept.includes(address) ? leave() : close()
+    await drains.begin({})
+    await ending
+    // The one before this may have tunnels, which are asked for through this one.
+    await before?.gone
   }
 
   try {
     // One after the other: of several reasons why nothing starts, it is always the same one that is told.
-    const [first] = await Promise.all(workers.map(({ started }) => started))
-    const { address } = await control.started
+    const started = await Promise.all(workers.map((worker) => worker.started))
+    const [first] = started
+    let { address } = await control.started
+    if (before !== null) {
+      const doors = started.flatMap(({ door }) => door ?? [])
+      const next = succession({ workers, control, ledger, switches, fleet, doors, sockets })
+      await before.succeed(next.release, {
+        ...next.answers,
+        async takeOver(state) {
+          isInCharge = true
+          count(state.counted)
+          address = await next.finish(state)
+        },
+        farewell: async (counted) => count(counted),
+      })
+      lines.upgrading('took', { pid: process.pid, before: before.pid })
+      void before.gone.then(() => ledger.release(BEFORE))
+    }
     // Behind whatever the program says of the addresses.
     setImmediate(() => {
       notify.ready()
@@ -175,13 +275,14 @@ export async function startPrimary(first: LoadedConfig): Promise<Started> {
 
 interface ControlParts {
   setting(): Setting
+  isStandby(): boolean
   settled(): Promise<void>
   readonly identity: Identity
   readonly answers: PrimaryAnswers
   readonly watch: ChildWatch
 }
 
-function startControl({ setting, settled, identity, answers, watch }: ControlParts) {
+function startControl({ setting, settled, isStandby, identity, answers, watch }: ControlParts) {
   return startChild<PrimaryAnswers, ControlAnswers, ControlStarted>({
     name: 'control',
     module: new URL('./control.js', import.meta.url),
@@ -190,7 +291,7 @@ function startControl({ setting, settled, identity, answers, watch }: ControlPar
     identity,
     answers: () => answers,
     over: () => {},
-    start: (wire) => wire.ask('start', [setting().config], START_TIMEOUT_MS),
+    start: (wire) => wire.ask('start', [{ ...setting().config, isStandby: isStandby() }], START_TIMEOUT_MS),
     watch,
   })
 }

@@ -3,14 +3,18 @@
 //   worker ◀── start, operations, close ── primary ── start ──▶ control
 //   worker ──── hosted ledgers ──────────▶ primary ◀── operations, status, reload ── control
 //   worker ◀── receive, prepare, commit or drop ── primary ── prepare, commit or drop ──▶ control
+//   the release before ◀── successor.ts, predecessor.ts ──▶ primary, during an upgrade and until that one has gone
 
+import type { Legacy } from '../accept/inherited.ts'
 import type { SocketHandle } from '../accept/listener.ts'
 import type { Problem } from '../config/problems.ts'
+import type { Seated } from '../gate/ledger.ts'
 import type { Crossing } from '../gate/seats.ts'
 import type { MetricsSnapshot } from '../observe/metrics.ts'
-import type { Operations, ProgramStatus, Reloading } from '../operations.ts'
+import type { Operations, ProgramStatus, Reloading, Upgrading } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
 import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
+import type { Given } from './handover-giver.ts'
 
 /** The config as the primary has read and checked it: one file, one text, for all. */
 export interface ConfigText {
@@ -24,8 +28,12 @@ export interface WorkerOrders extends ConfigText {
   readonly switched: Switched
   /** In the order of the config's listeners: where they are, and as which descriptor they were inherited. */
   readonly sockets: readonly InheritedSocket[]
-  /** The same of its neighbour, for which it accepts while that one is being replaced; null: they share it. */
+  /** Those that a release with more workers had, and that nobody else accepts from, by the place of their listener. */
+  readonly extra: readonly (InheritedSocket & { readonly listener: number })[]
+  /** Of its neighbour, for which it accepts while that one is being replaced; null: they share it. */
   readonly neighbour: readonly (InheritedSocket | null)[]
+  /** It accepts when it is told to: until then the release before does. */
+  readonly isStandby: boolean
 }
 
 export interface InheritedSocket {
@@ -50,8 +58,10 @@ export interface Reloadable<Orders, Prepared> {
 }
 
 export interface WorkerAnswers extends Operations, Reloadable<ReloadOrders, void> {
-  /** Resolves when it accepts. */
+  /** Resolves when it accepts, or could. */
   start(orders: WorkerOrders): Promise<WorkerStarted>
+  /** From standby on. Throws listen-failed or config-invalid. */
+  accept(): Promise<void>
   /** A socket of a listener that the next `prepare` has: its own, or its neighbour's. The handle is always there. */
   receive(address: string, isOwn: boolean, handle?: SocketHandle): Promise<void>
   /** Of its metrics what only grows, and has begun to: what still counts when it has died. */
@@ -62,10 +72,30 @@ export interface WorkerAnswers extends Operations, Reloadable<ReloadOrders, void
   close(times: DrainTimes): Promise<DrainCounts>
   /** How far that is; also before. */
   draining(): Promise<DrainProgress>
+
+  // What follows is of the upgrade: upgrade.ts asks it of the workers of the release before, in this order.
+
+  /** `door`: where a worker of the new release waits for its tunnels. */
+  give(door: Place): Promise<void>
+  offer(): Promise<number>
+  freeze(): Promise<void>
+  giveAway(): Promise<Given>
+  /** All is as it was. */
+  giveUp(): Promise<void>
+  /** Accepts no more, and resolves when what was accepted before has become a tunnel, or has gone, or after `ms`. */
+  settleArrivals(ms: number): Promise<void>
+}
+
+/** A name in a folder. */
+export interface Place {
+  readonly folder: string
+  readonly name: string
 }
 
 export interface WorkerStarted {
   readonly engine: { readonly name: string; readonly reason: string }
+  /** Where it takes tunnels of the release before; null: it doesn't, or can't. */
+  readonly door: Place | null
 }
 
 export interface CheckerAnswers {
@@ -75,10 +105,17 @@ export interface CheckerAnswers {
 
 /** Prepared is the address of another admin listener, if there is one. */
 export interface ControlAnswers extends Reloadable<ConfigText, ControlStarted> {
-  /** Resolves when it listens, with the admin address; null if there is none. */
-  start(orders: ConfigText): Promise<ControlStarted>
+  /** Resolves when it listens, with the admin address; null if there is none. In standby it listens when `open` says so. */
+  start(orders: ControlOrders): Promise<ControlStarted>
+  open(): Promise<ControlStarted>
+  /** Listens no more; what was asked is still answered. */
+  leave(): Promise<void>
   /** Whoever the webhook is for is told. */
   spike(crossing: Crossing): void
+}
+
+export interface ControlOrders extends ConfigText {
+  readonly isStandby: boolean
 }
 
 export interface ControlStarted {
@@ -91,7 +128,61 @@ export interface HostAnswers {
 }
 
 /** What the control process may ask of the primary. */
-export interface PrimaryAnswers extends Operations, ProgramStatus, Reloading {}
+export interface PrimaryAnswers extends Operations, ProgramStatus, Reloading, Upgrading {}
 
 /** The name of the control socket in the state folder. */
 export const CONTROL_SOCKET = 'control.sock'
+
+/** What a new release asks the one before: first these three, in this order; once it is in charge, the rest. */
+export interface BeforeAnswers extends Omit<Operations, 'usage'> {
+  inheritance(format: number): Promise<Inheritance>
+  /** It could take over. */
+  ready(release: Release): Promise<void>
+  /** It never will. */
+  failed(reason: string): Promise<void>
+  /** As of a worker. */
+  counters(): Promise<MetricsSnapshot>
+}
+
+export interface Inheritance {
+  /** The listening sockets, as descriptors of the new process. */
+  readonly sockets: readonly LegacySocket[]
+  /** The first process of a container has started it, which must not end before it: nobody in between leaves. */
+  readonly isAnchored: boolean
+}
+
+export interface LegacySocket extends Legacy {
+  /** As the config has it. */
+  readonly configured: string
+}
+
+export interface Release {
+  readonly version: string
+  readonly node: string
+  readonly workers: number
+  /** See handover-letters.ts. */
+  readonly format: number
+  /** Where its workers take tunnels. */
+  readonly doors: readonly Place[]
+  /** Addresses of the sockets that it goes on with. */
+  readonly kept: readonly string[]
+}
+
+/** What the release before asks the new one, in this order. */
+export interface AfterAnswers {
+  /** Who has which seats: before any tunnel is moved. */
+  seats(seats: readonly Seated[]): Promise<void>
+  /** Its workers accept from now on. Throws listen-failed or config-invalid. */
+  accept(): Promise<void>
+  /** The admin API is the new one's; and what was switched, and counted, up to now. */
+  takeOver(state: LastState): Promise<void>
+  /** A seat is free again. */
+  give(id: string): Promise<void>
+  /** It leaves: what it has counted in all. */
+  farewell(counted: MetricsSnapshot): Promise<void>
+}
+
+export interface LastState {
+  readonly switched: Switched
+  readonly counted: MetricsSnapshot
+}

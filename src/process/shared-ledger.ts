@@ -4,7 +4,7 @@
 import type { HeadraceError } from '../errors.ts'
 import { asHeadraceError } from '../errors.ts'
 import type { Claims, Verdict } from '../gate/claims.ts'
-import type { CountingLedger } from '../gate/ledger.ts'
+import type { CountingLedger, Seated } from '../gate/ledger.ts'
 import { createLedger, deniedBy } from '../gate/ledger.ts'
 import { redisRates } from '../gate/redis-rates.ts'
 import type { Crossing } from '../gate/seats.ts'
@@ -15,13 +15,26 @@ import type { HostAnswers } from './protocol.ts'
 /** Its name among what the primary hosts. */
 export const LEDGER = 'ledger'
 
+/** What a worker asks that carries on tunnels of another process: their seats are its own from now on. */
+export const KEEP = 'keep'
+
 type Request =
+  | { readonly kind: typeof KEEP; readonly ids: readonly string[] }
   | { readonly kind: 'take'; readonly claims: Claims }
   | { readonly kind: 'give'; readonly id: string }
 
 const GRANTED: Verdict = { isGranted: true }
 
-export interface HostedLedger extends Hosted, Pick<CountingLedger, 'expect' | 'spikes'> {}
+export interface HostedLedger extends Hosted, Pick<CountingLedger, 'expect' | 'spikes'> {
+  /** All that is held. */
+  seats(): readonly Seated[]
+  /** What another process has granted: without a question, since its tunnels are open. */
+  seat(holder: string, seats: readonly Seated[]): void
+  /** Another process has them from now on. */
+  forget(ids: readonly string[]): void
+  /** Told of each id that is given back. */
+  onGive: ((id: string) => void) | null
+}
 
 /** In the primary. */
 export function hostLedger(
@@ -48,19 +61,46 @@ export function hostLedger(
     return verdict
   }
 
+  function keep(holder: string, ids: readonly string[]): void {
+    for (const id of ids) {
+      let isHeld = false
+      for (const held of holders.values()) isHeld = held.delete(id) || isHeld
+      if (isHeld) idsOf(holder).add(id)
+    }
+  }
+
   return {
+    onGive: null,
     ask(holder, request) {
       const asked = request as Request
       if (asked.kind === 'take') return take(holder, asked.claims)
+      if (asked.kind === KEEP) return keep(holder, asked.ids)
       holders.get(holder)?.delete(asked.id)
       ledger.give(asked.id)
+      this.onGive?.(asked.id)
       return undefined
     },
     release(holder) {
       const ids = holders.get(holder)
       holders.delete(holder)
-      for (const id of ids ?? []) ledger.give(id)
+      for (const id of ids ?? []) {
+        ledger.give(id)
+        this.onGive?.(id)
+      }
       ids?.clear()
+    },
+    seats: ledger.seats,
+    seat(holder, seats) {
+      for (const one of seats) {
+        ledger.seat(one)
+        idsOf(holder).add(one.id)
+      }
+    },
+    forget(ids) {
+      for (const id of ids) {
+        for (const held of holders.values()) held.delete(id)
+        ledger.give(id)
+      }
     },
     expect: ledger.expect,
     spikes: ledger.spikes,
@@ -97,6 +137,9 @@ export function askLedger(
     // Who counts is told.
     expect() {},
     spikes: () => null,
+    // They are where they are counted.
+    seats: () => [],
+    seat() {},
     get size() {
       return 0
     },

@@ -56,6 +56,11 @@ export function ignoreSignals(): () => void {
   }
 }
 
+/** Each time that it comes. */
+export function signalled(name: NodeJS.Signals, heard: () => void): void {
+  process.on(name, heard)
+}
+
 /**
  * While a program starts, a signal ends it. The first process of a container is asked to say so: what it does not listen
  * for, it never gets (pid_namespaces(7)). Call what is returned when it has started.

@@ -1,10 +1,11 @@
 // The listening sockets of a program: opened by the primary, used by its workers. A listener that stays over a reload keeps
 // them; new ones are sent to the workers that run.
 
+import { closeSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import type { Given } from '../accept/given.ts'
 import type { Inherited } from '../accept/inherited.ts'
-import { openInherited } from '../accept/inherited.ts'
+import { inherit, openInherited } from '../accept/inherited.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import type { Problem } from '../config/problems.ts'
 import { configError, problem } from '../config/problems.ts'
@@ -12,10 +13,17 @@ import { asHeadraceError } from '../errors.ts'
 import type { Changed } from '../operations.ts'
 import type { Identity } from './identity.ts'
 import type { Wire } from './messages.ts'
-import type { WorkerAnswers } from './protocol.ts'
+import type { LegacySocket, WorkerAnswers } from './protocol.ts'
 
 /** In the order of the config's listeners. */
 export type Sockets = readonly Inherited[]
+
+/** What the release before has opened. */
+export interface Inheriting {
+  readonly legacy: readonly LegacySocket[]
+  /** Whether the names of Unix sockets are this program's to remove. */
+  isOurs(): boolean
+}
 
 /**
  * All or none; then the program is who the config says. Those that the service manager has opened come first: of one that is
@@ -26,8 +34,18 @@ export async function openSockets(
   { listeners, workers, edge }: LoadedConfig,
   given: Given,
   identity: Identity,
+  { legacy, isOurs }: Inheriting,
 ): Promise<Sockets> {
-  const taken = await Promise.all(listeners.map(({ address }) => given.take(address, workers)))
+  const left = [...legacy]
+  const inherited = listeners.map(({ address }) => {
+    const at = left.findIndex(({ configured }) => configured === address)
+    const [known] = at === -1 ? [] : left.splice(at, 1)
+    return known === undefined ? null : inherit(known, workers, isOurs)
+  })
+  for (const { descriptors } of left) for (const descriptor of descriptors) closeSync(descriptor)
+  const taken = await Promise.all(
+    listeners.map(async ({ address }, at) => inherited[at] ?? (await given.take(address, workers))),
+  )
   given.allTaken()
   const opening = listeners.map(({ address }, at) => taken[at] ?? openInherited(address, workers))
   const results = await Promise.allSettled(opening)
@@ -43,6 +61,13 @@ export async function openSockets(
   if (failed === undefined) return opened.map((one) => (given.has(one) ? one : ownOf(one, identity)))
   for (const { close } of opened) close()
   throw failed
+}
+
+/** For the release that comes after this one. */
+export function legacyOf({ listeners }: LoadedConfig, sockets: Sockets): LegacySocket[] {
+  return sockets.map(({ address, descriptors, isSpread }, at) => {
+    return { configured: listeners[at]?.address ?? address, address, descriptors, isSpread }
+  })
 }
 
 function ownOf(socket: Inherited, { raised }: Identity): Inherited {

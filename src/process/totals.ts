@@ -11,21 +11,27 @@ import type { WorkerAnswers } from './protocol.ts'
 type Workers = readonly Pick<Child<WorkerAnswers, unknown>, 'name' | 'restarts' | 'wire'>[]
 
 /** A life of a worker is known by its wire: each has its own. */
-type Life = Pick<Wire<WorkerAnswers>, 'ask'>
+export type Life = Pick<Wire<Pick<WorkerAnswers, 'metrics' | 'counters'>>, 'ask'>
 
 export interface Totals {
   /** A worker that does not answer counts with what was seen of it last, and is not up. */
   gather(): Promise<MetricsSnapshot>
+  /** What another process has counted before, or has counted in all now that it goes. */
+  inherit(life: Life, snapshot: MetricsSnapshot): void
   /** From now on it looks each second. Keeps no process alive. */
   watch(): void
 }
 
 const LOOK_MS = 1_000
 
-/** `isConfigured`: whether there still is what the labels name, and not only what a worker that has died has counted of it. */
+/**
+ * `isConfigured`: whether there still is what the labels name, and not only what a worker that has died has counted of it.
+ * `others`: lives that count as well, and are no workers of this program.
+ */
 export function createTotals(
   workers: Workers,
   isConfigured: (labels: Labels) => boolean = () => true,
+  others: () => readonly Life[] = () => [],
 ): Totals {
   const seen = new Map<Life, MetricsSnapshot>()
   let departed: MetricsSnapshot = {}
@@ -64,7 +70,7 @@ export function createTotals(
   }
 
   function lives(): Life[] {
-    return workers.flatMap(({ wire }) => (wire === null ? [] : [wire]))
+    return [...workers.flatMap(({ wire }) => (wire === null ? [] : [wire])), ...others()]
   }
 
   async function lookAtAll(): Promise<void> {
@@ -77,7 +83,7 @@ export function createTotals(
     setTimeout(() => void lookAtAll().then(watch), LOOK_MS).unref()
   }
 
-  return { gather, watch }
+  return { gather, watch, inherit: (life, snapshot) => void seen.set(life, snapshot) }
 }
 
 function only(snapshot: MetricsSnapshot, isMeant: (labels: Labels) => boolean): MetricsSnapshot {

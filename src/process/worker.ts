@@ -1,19 +1,26 @@
 // A worker: one edge in a process of its own. It does what the primary asks, and drains by itself if the primary is gone.
 
+import type { ListenerOptions } from '../accept/listener.ts'
 import { readConfig } from '../config/load.ts'
 import type { Edge } from '../edge.ts'
 import { createEdge } from '../edge.ts'
+import { HeadraceError } from '../errors.ts'
+import { loop } from '../linux/loop.ts'
 import { grown } from '../observe/metrics.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { NOW } from '../tunnel/drain.ts'
 import type { Cover } from './cover.ts'
 import { createCover } from './cover.ts'
+import type { Giver } from './handover-giver.ts'
+import { createGiver } from './handover-giver.ts'
 import { wire } from './messages.ts'
 import type { HostAnswers, WorkerAnswers, WorkerOrders } from './protocol.ts'
 import type { Renewal } from './renewal.ts'
 import { createRenewal } from './renewal.ts'
 import { askLedger } from './shared-ledger.ts'
 import { ignoreSignals, signal } from './signals.ts'
+import type { Standby } from './standby.ts'
+import { stand } from './standby.ts'
 
 /** Signals are for the primary, also those that a terminal or a service manager sends to all processes. */
 const heed = ignoreSignals()
@@ -35,26 +42,43 @@ const renewal = new Promise<Renewal>((resolve) => {
 })
 let isStarted = false
 let cover: Cover | null = null
+let standby: Standby | null = null
+let giver: Giver | null = null
 
 const answers: WorkerAnswers = {
-  async start({ file, text, name, switched, sockets, neighbour }: WorkerOrders) {
+  async start(orders: WorkerOrders) {
+    const { file, text, name, switched, neighbour, isStandby } = orders
     const { edge: options, listeners } = readConfig(text, file, process.env)
     const lines = createProgramLines(options.log.level)
     const ledger = askLedger(primary, options.redis, lines.trouble)
     const own = { writer: writerOf(name), worker: { name, switched }, webhook: undefined }
     const created = createEdge({ ...options, ...own }, ledger)
     isStarted = true
-    cover = createCover(created, { listeners, sockets: neighbour })
+    const covering = createCover(created, { listeners, sockets: neighbour })
+    cover = covering
     begun(created)
-    const opened = await created.listen(
-      listeners.map((one, at) => {
-        const { address = one.address, descriptor } = sockets[at] ?? {}
-        return { ...one, address, ...(descriptor === undefined ? {} : { socket: descriptor }) }
-      }),
-    )
-    accepts(createRenewal({ edge: created, opened, cover, lines }))
-    return { engine: created.engine }
+    const accept = async () => {
+      const opened = await created.listen(wantedOf(orders, listeners))
+      const extra = extraOf(orders, listeners)
+      if (extra.length > 0) await created.listen(extra)
+      accepts(createRenewal({ edge: created, opened, cover: covering, lines }))
+    }
+    if (!isStandby) await accept()
+    else standby = await stand(created, { listeners, accept, folder: options.stateDirectory ?? '.', primary })
+    return { engine: created.engine, door: standby?.door ?? null }
   },
+  async accept() {
+    await standby?.end()
+    standby = null
+  },
+  async give({ folder, name }) {
+    giver = createGiver(loop(), (await edge).handover, folder, name)
+  },
+  offer: async () => await known(giver).offer(),
+  freeze: async () => await known(giver).freeze(),
+  giveAway: async () => await known(giver).commit(),
+  giveUp: async () => giver?.giveUp(),
+  settleArrivals: async (ms) => await (await edge).settleArrivals(ms),
   async cover(isNeeded) {
     await edge
     await cover?.set(isNeeded)
@@ -86,6 +110,25 @@ const answers: WorkerAnswers = {
 }
 
 const primary = wire<WorkerAnswers, HostAnswers>('the primary', process, answers)
+
+function wantedOf({ sockets }: WorkerOrders, listeners: readonly ListenerOptions[]): ListenerOptions[] {
+  return listeners.map((one, at) => {
+    const { address = one.address, descriptor } = sockets[at] ?? {}
+    return { ...one, address, ...(descriptor === undefined ? {} : { socket: descriptor }) }
+  })
+}
+
+function extraOf({ extra }: WorkerOrders, listeners: readonly ListenerOptions[]): ListenerOptions[] {
+  return extra.flatMap(({ listener, address, descriptor }) => {
+    const options = listeners[listener]
+    return options === undefined ? [] : [{ ...options, address, socket: descriptor }]
+  })
+}
+
+function known(one: Giver | null): Giver {
+  if (one === null) throw new HeadraceError('internal', 'nobody was given to')
+  return one
+}
 
 /** The channel ends when the work is done, or when the primary was killed: then the tunnels have their time to end. */
 process.on('disconnect', async () => {

@@ -33,6 +33,8 @@ export interface WorkerParts {
   setting(): Setting
   /** When `setting` is not about to change. */
   settled(): Promise<void>
+  /** Whether a worker that starts now waits for `accept`. */
+  isStandby(): boolean
   readonly identity: Identity
   readonly switches: Switches
   readonly hosts: Hosts
@@ -44,7 +46,7 @@ export interface WorkerParts {
 export const START_TIMEOUT_MS = 60_000
 
 export function startWorkers(count: number, parts: WorkerParts): readonly Worker[] {
-  const { setting, settled, identity, switches, hosts, watch, lines } = parts
+  const { setting, settled, isStandby, identity, switches, hosts, watch, lines } = parts
 
   /** Those that do not accept themselves just now. */
   const absent = new Set<number>()
@@ -72,7 +74,7 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
   }
 
   function start(at: number): Worker {
-    const inheritance = () => inheritanceOf(setting().sockets, at, after(at))
+    const inheritance = () => inheritanceOf(setting().sockets, at, after(at), count)
     const own: ChildWatch = {
       ...watch,
       died(name, death) {
@@ -96,7 +98,8 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
       start(wire) {
         const { file, text } = setting().config
         const { orders } = inheritance()
-        const all = { file, text, name: `worker-${at}`, switched: switches.switched, ...orders }
+        const own = { name: `worker-${at}`, switched: switches.switched, isStandby: isStandby() }
+        const all = { file, text, ...own, ...orders }
         return wire.ask('start', [all], START_TIMEOUT_MS)
       },
       watch: own,
@@ -110,11 +113,11 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
 
 interface Inheritance {
   readonly descriptors: readonly number[]
-  readonly orders: Pick<WorkerOrders, 'sockets' | 'neighbour'>
+  readonly orders: Pick<WorkerOrders, 'sockets' | 'extra' | 'neighbour'>
 }
 
 /** Which descriptors a worker gets, and as which number it finds them. */
-function inheritanceOf(sockets: Sockets, own: number, other: number): Inheritance {
+function inheritanceOf(sockets: Sockets, own: number, other: number, workers: number): Inheritance {
   const given: number[] = []
   const give = (address: string, descriptor: number | undefined): InheritedSocket => {
     if (descriptor === undefined) throw new Error(`no socket of ${address} for worker-${own}`)
@@ -125,5 +128,10 @@ function inheritanceOf(sockets: Sockets, own: number, other: number): Inheritanc
   const neighbour = sockets.map(({ address, descriptors }) =>
     descriptors[own] === descriptors[other] ? null : give(address, descriptors[other]),
   )
-  return { descriptors: given, orders: { sockets: mine, neighbour } }
+  const extra = sockets.flatMap(({ address, descriptors }, listener) =>
+    descriptors
+      .filter((_, at) => at >= workers && at % workers === own)
+      .map((descriptor) => ({ listener, ...give(address, descriptor) })),
+  )
+  return { descriptors: given, orders: { sockets: mine, neighbour, extra } }
 }

@@ -32,6 +32,11 @@ export interface TunnelFacts {
   readonly phases: Readonly<Phases>
 }
 
+export interface TunnelOwner {
+  /** The end of a tunnel, also of one that another process has opened. Once for each. */
+  settle(tunnel: Tunnel, end: SpliceEnd): void
+}
+
 export class Tunnel implements SpliceOwner {
   readonly facts: TunnelFacts
   /** Its permit is given back when the tunnel is over. */

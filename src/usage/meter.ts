@@ -22,6 +22,12 @@ const systemClock: Clock = {
 const FIRST_CAPACITY = 64
 const HOUR_MS = 60 * MINUTE_MS
 
+/** Bytes from each side. */
+export interface Moved {
+  readonly clientToOrigin: number
+  readonly originToClient: number
+}
+
 interface Account {
   readonly service: string
   /** What was taken so far. */
@@ -61,27 +67,33 @@ export class Meter {
     amounts.minutes += 1
     amounts.headToOrigin += headToOrigin
     amounts.headToClient += headToClient
-    const slot = this.#size
-    if (slot === this.#minuteEndsAt.length) this.#grow()
-    this.#size += 1
-    this.#tunnels[slot] = tunnel
-    this.#accountOf[slot] = account
+    this.#watch(tunnel, account, MINUTE_MS, 0, 0)
+  }
+
+  /**
+   * A tunnel that was counted elsewhere until now, or was released here: its last started minute is over in `restMs`, and
+   * `counted` is what it had moved then. It may have moved more since.
+   */
+  adopt(tunnel: Tunnel, restMs: number, { clientToOrigin, originToClient }: Moved): void {
+    this.#watch(tunnel, this.#accountFor(tunnel.facts.service), restMs, clientToOrigin, originToClient)
+  }
+
+  /** Counts a tunnel up to now and no further. Returns what `adopt` has to know: the rest of its last started minute. */
+  release(tunnel: Tunnel): number {
+    const slot = tunnel.meterSlot
+    if (slot === -1) return 0
+    const now = this.#clock.now()
     const elapsed = this.#clock.elapsed()
-    this.#minuteEndsAt[slot] = elapsed + MINUTE_MS
-    this.#movedAt[slot] = elapsed
-    this.#clientToOrigin[slot] = 0
-    this.#originToClient[slot] = 0
-    tunnel.meterSlot = slot
+    this.#count(slot, elapsed, now, this.#monthAt(now))
+    const restMs = (this.#minuteEndsAt[slot] as number) - elapsed
+    tunnel.meterSlot = -1
+    this.#free(slot)
+    return restMs
   }
 
   /** A tunnel is over: its last bytes. A second call does nothing. */
   settle(tunnel: Tunnel): void {
-    const slot = tunnel.meterSlot
-    if (slot === -1) return
-    const now = this.#clock.now()
-    this.#count(slot, this.#clock.elapsed(), now, this.#monthAt(now))
-    tunnel.meterSlot = -1
-    this.#free(slot)
+    this.release(tunnel)
   }
 
   /** Counts what the open tunnels did since the last time. Bytes belong to the month in which they are counted. */
@@ -155,6 +167,20 @@ export class Meter {
       amountsIn(account, month).originToClient += toClient
       this.#originToClient[slot] = originToClient
     }
+  }
+
+  #watch(tunnel: Tunnel, account: Account, restMs: number, toOrigin: number, toClient: number): void {
+    const slot = this.#size
+    if (slot === this.#minuteEndsAt.length) this.#grow()
+    this.#size += 1
+    this.#tunnels[slot] = tunnel
+    this.#accountOf[slot] = account
+    const elapsed = this.#clock.elapsed()
+    this.#minuteEndsAt[slot] = elapsed + restMs
+    this.#movedAt[slot] = elapsed
+    this.#clientToOrigin[slot] = toOrigin
+    this.#originToClient[slot] = toClient
+    tunnel.meterSlot = slot
   }
 
   /** The last slot's tunnel moves into the free one. */

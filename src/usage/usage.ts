@@ -7,6 +7,7 @@ import type { Tunnel } from '../tunnel/tunnel.ts'
 import type { Amounts } from './amounts.ts'
 import { addTo } from './amounts.ts'
 import { usageFolder } from './folder.ts'
+import type { Moved } from './meter.ts'
 import { Meter } from './meter.ts'
 import { checkMonth, monthOf } from './minutes.ts'
 import { emptyMonth, readMonth } from './month.ts'
@@ -26,6 +27,10 @@ export interface Usage {
   open(): Promise<void>
   begin(tunnel: Tunnel, headToOrigin: number, headToClient: number): void
   settle(tunnel: Tunnel): void
+  /** Counts it up to now and no further; returns what `adopt` has to know, here or in another process: ms. */
+  release(tunnel: Tunnel): number
+  /** Goes on with what was released, when it had moved so many bytes. */
+  adopt(tunnel: Tunnel, restMs: number, counted: Moved): void
   /** Reads the counters of all open tunnels. */
   look(): void
   /** When bytes of an open tunnel were seen last, or it began: ms of a clock of its own. */
@@ -58,6 +63,8 @@ export function createUsage(options: UsageOptions, tell: (trouble: HeadraceError
       if (!isOpened) open().catch((error: unknown) => tell(asHeadraceError(error)))
     },
     settle: (tunnel) => meter.settle(tunnel),
+    release: (tunnel) => meter.release(tunnel),
+    adopt: (tunnel, restMs, counted) => meter.adopt(tunnel, restMs, counted),
     look: () => meter.tick(),
     movedAt: (tunnel) => meter.movedAt(tunnel),
     async report(month = monthOf(Date.now()), service) {

@@ -3,7 +3,6 @@
 // state.
 
 import { once } from 'node:events'
-import { setTimeout } from 'node:timers'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import type { Libc } from '../../linux/libc.ts'
 import {
@@ -11,38 +10,30 @@ import {
   EFD_NONBLOCK,
   EPOLL_CLOEXEC,
   EPOLL_CTL_ADD,
+  EPOLL_CTL_DEL,
   EPOLLET,
   EPOLLIN,
-  errorName,
-  LINGER_RST,
+  F_DUPFD_CLOEXEC,
   MSG_NOSIGNAL,
   RLIMIT_NOFILE,
-  SO_LINGER,
-  SOL_SOCKET,
   systemError,
 } from '../../linux/libc.ts'
 import type { Watcher } from '../../linux/loop.ts'
 import { loop } from '../../linux/loop.ts'
 import type { Detached } from '../../transport/transport.ts'
-import type { EarlyBytes, SpliceEnd, SpliceOwner, Splicing } from '../engine.ts'
-import { howOf, STOP_TIMEOUT_MS } from '../engine.ts'
+import type { EarlyBytes, SpliceOwner, Splicing } from '../engine.ts'
+import { NO_PAST } from './bits.ts'
+import { hangUp } from './closing.ts'
 import { openSockmap } from './maps.ts'
-import type { Order } from './orders.ts'
+import type { Frozen, Order } from './orders.ts'
 import { register } from './registration.ts'
 import { WAKE } from './relay.ts'
 import { push, takeAll } from './slot-ring.ts'
 import { redirectedBytes } from './sockmap.ts'
+import type { Carried, Orders } from './splicing.ts'
+import { KernelSplicing } from './splicing.ts'
 import type { Tables } from './tables.ts'
-import {
-  createTables,
-  ENDED_BY_EDGE,
-  endWord,
-  errorOfEnd,
-  MODE_EPOLL,
-  MODE_SOCKMAP,
-  wasReset,
-  whoEnded,
-} from './tables.ts'
+import { createTables, ENDED_BY_EDGE, endWord, MODE_EPOLL, MODE_SOCKMAP } from './tables.ts'
 import type { ThreadData } from './thread.ts'
 
 /** More tunnels than any process has held yet. */
@@ -51,10 +42,9 @@ const SLOTS_LIMIT = 512 * 1024
 /** What the relay's thread may take to end when the process exits, also if it has just been started. */
 const LEAVE_TIMEOUT_MS = 2_000
 
-const WHO = ['client', 'origin', 'operator', 'edge'] as const
 const ONE = new BigUint64Array([1n])
 
-export class Kernel implements Watcher {
+export class Kernel implements Watcher, Orders {
   readonly calls: Libc
   readonly tables: Tables
   readonly #epoll: number
@@ -62,6 +52,8 @@ export class Kernel implements Watcher {
   readonly #endings: number
   readonly #orders: MessageChannel
   readonly #worker: Worker
+  /** Whoever waits for tunnels to be frozen, in the order of the orders. */
+  readonly #freezing: ((frozen: Frozen) => void)[] = []
   /** By slot. */
   readonly #open: (KernelSplicing | undefined)[] = []
   /** Slots that were used before and are free. */
@@ -85,6 +77,7 @@ export class Kernel implements Watcher {
     // Edge-triggered, every write is an edge: nobody needs to read them (eventfd(2)).
     loop().watchAlways(this.#endings, this, EPOLLIN | EPOLLET)
     this.#orders = new MessageChannel()
+    this.#orders.port1.on('message', (frozen: Frozen) => this.#freezing.shift()?.(frozen))
     this.#orders.port1.unref()
     this.#worker = this.#startThread()
     this.started = this.#loaded()
@@ -132,28 +125,140 @@ export class Kernel implements Watcher {
     owner: SpliceOwner,
     engine: 'epoll' | 'sockmap',
   ): Splicing {
+    const splicing = this.#take(owner)
+    const fromClient = [...early.fromClient, ...client.unread]
+    const fromOrigin = [...early.fromOrigin, ...origin.unread]
+    const mode = engine === 'sockmap' ? MODE_SOCKMAP : MODE_EPOLL
+    const toOrigin = this.#send(origin.descriptor, fromClient)
+    const toClient = this.#send(client.descriptor, fromOrigin)
+    const carried = {
+      client: client.descriptor,
+      origin: origin.descriptor,
+      past: NO_PAST,
+      clientToOrigin: lengthOf(fromClient),
+      originToClient: lengthOf(fromOrigin),
+      toClient,
+      toOrigin,
+    }
+    this.#begin(splicing, carried, mode)
+    return splicing
+  }
+
+  /** Begins a tunnel where another relay, of this process or of another, has left it; only when there `hasRoom`. */
+  resume(carried: Carried, owner: SpliceOwner): KernelSplicing {
+    const splicing = this.#take(owner)
+    this.#begin(splicing, carried, MODE_EPOLL)
+    return splicing
+  }
+
+  /** While it is said, the ends of tunnels act although another process has duplicates of their descriptors. */
+  share(isShared: boolean): void {
+    Atomics.store(this.tables.shared, 0, isShared ? 1 : 0)
+  }
+
+  /**
+   * Stops tunnels where they are; of each one that is in the answer, `thaw` or `leave` comes next. The others have ended,
+   * or are being ended by an operator, or the kernel moves their bytes: they go on. Of none: when all are begun.
+   */
+  async freeze(
+    meant: readonly KernelSplicing[],
+  ): Promise<{ at: number; frozen: Map<KernelSplicing, Carried> }> {
+    const open = meant.filter(({ final }) => final === null)
+    const { at, slots, kept } = await new Promise<Frozen>((resolve) => {
+      this.#freezing.push(resolve)
+      const generations = open.map(({ generation }) => generation)
+      this.order({ kind: 'freeze', slots: open.map(({ slot }) => slot), generations })
+    })
+    const bytes = new Map(kept)
+    const frozen = new Map<KernelSplicing, Carried>()
+    for (const slot of slots) {
+      const splicing = this.#open[slot] as KernelSplicing
+      splicing.isFrozen = true
+      frozen.set(splicing, this.#carriedAt(slot, bytes))
+    }
+    return { at, frozen }
+  }
+
+  /** Of an open tunnel: descriptors of the caller's, client and origin; null if it is over, or there are no more. */
+  duplicate({ slot, final }: KernelSplicing): readonly [number, number] | null {
+    if (final !== null) return null
+    // The relay may close them in this moment: then the duplicates are of nothing, or of something that nobody freezes.
+    const [client, origin] = [slot * 2, slot * 2 + 1].map((side) =>
+      this.calls.fcntl(this.tables.descriptors[side] as number, F_DUPFD_CLOEXEC, 0),
+    ) as [number, number]
+    if (client !== -1 && origin !== -1) return [client, origin]
+    for (const fd of [client, origin]) if (fd !== -1) this.calls.close(fd)
+    return null
+  }
+
+  /** A frozen tunnel goes on here. */
+  thaw(splicing: KernelSplicing, carried: Carried): void {
+    const { wish } = splicing
+    this.#unwatch(carried)
+    splicing.generation = this.#nextGeneration(splicing.slot)
+    splicing.isFrozen = false
+    splicing.wish = null
+    this.#begin(splicing, carried, MODE_EPOLL)
+    if (wish !== null) splicing.stop(wish)
+  }
+
+  /** A frozen tunnel is another process's, which has duplicates: nothing of this goes out on the wire. Its owner isn't told. */
+  leave(splicing: KernelSplicing, carried: Carried): void {
+    // Of the open file, which lives on: it would wake this relay for ever (epoll(7), question 6).
+    this.#unwatch(carried)
+    splicing.conclude()
+    for (const side of [splicing.slot * 2, splicing.slot * 2 + 1]) {
+      this.calls.close(this.tables.descriptors[side] as number)
+      this.tables.descriptors[side] = -1
+    }
+    this.#give(splicing.slot)
+  }
+
+  #carriedAt(slot: number, kept: ReadonlyMap<number, Uint8Array>): Carried {
+    const { descriptors, bytes, pasts } = this.tables
+    const [client, origin] = [slot * 2, slot * 2 + 1]
+    return {
+      client: descriptors[client] as number,
+      origin: descriptors[origin] as number,
+      past: pasts[slot] as number,
+      clientToOrigin: bytes[client] as number,
+      originToClient: bytes[origin] as number,
+      toClient: kept.get(client) ?? null,
+      toOrigin: kept.get(origin) ?? null,
+    }
+  }
+
+  #unwatch({ client, origin }: Carried): void {
+    for (const fd of [client, origin]) this.calls.epoll_ctl(this.#epoll, EPOLL_CTL_DEL, fd, null)
+  }
+
+  #take(owner: SpliceOwner): KernelSplicing {
     const slot = this.#free.pop() ?? this.#open.length
-    const { descriptors, bytes, generations, modes } = this.tables
-    const generation = ((generations[slot] as number) + 1) | 0
-    const splicing = new KernelSplicing(this, owner, slot, generation)
+    const splicing = new KernelSplicing(this, owner, slot, this.#nextGeneration(slot))
     this.#open[slot] = splicing
     this.#size += 1
     if (this.#size === 1) this.#worker.ref()
-    const fromClient = [...early.fromClient, ...client.unread]
-    const fromOrigin = [...early.fromOrigin, ...origin.unread]
-    descriptors[slot * 2] = client.descriptor
-    descriptors[slot * 2 + 1] = origin.descriptor
-    modes[slot] = engine === 'sockmap' ? MODE_SOCKMAP : MODE_EPOLL
-    bytes[slot * 2] = lengthOf(fromClient)
-    bytes[slot * 2 + 1] = lengthOf(fromOrigin)
+    return splicing
+  }
+
+  #nextGeneration(slot: number): number {
+    return ((this.tables.generations[slot] as number) + 1) | 0
+  }
+
+  #begin({ slot, generation }: KernelSplicing, carried: Carried, mode: number): void {
+    const { descriptors, bytes, generations, modes, pasts } = this.tables
+    const { toClient, toOrigin } = carried
+    descriptors[slot * 2] = carried.client
+    descriptors[slot * 2 + 1] = carried.origin
+    bytes[slot * 2] = carried.clientToOrigin
+    bytes[slot * 2 + 1] = carried.originToClient
+    modes[slot] = mode
+    pasts[slot] = carried.past
     Atomics.store(generations, slot, generation)
-    const toOrigin = this.#send(origin.descriptor, fromClient)
-    const toClient = this.#send(client.descriptor, fromOrigin)
     if (toClient !== null || toOrigin !== null) {
       this.order({ kind: 'keep', slot, generation, toClient, toOrigin })
     }
     if (push(this.tables.begun, slot)) setImmediate(wakeLater, this)
-    return splicing
   }
 
   engineOf(slot: number): 'epoll' | 'sockmap' {
@@ -178,7 +283,12 @@ export class Kernel implements Watcher {
 
   /** True if there is room for one more. */
   get hasRoom(): boolean {
-    return this.isRunning && this.#size < this.tables.slots
+    return this.room > 0
+  }
+
+  /** How many more there is room for. */
+  get room(): number {
+    return this.isRunning ? this.tables.slots - this.#size : 0
   }
 
   order(order: Order): void {
@@ -193,11 +303,15 @@ export class Kernel implements Watcher {
 
   #settle(slot: number, word: number): void {
     const splicing = this.#open[slot]
+    this.#give(slot)
+    splicing?.over(word)
+  }
+
+  #give(slot: number): void {
     this.#open[slot] = undefined
     this.#free.push(slot)
     this.#size -= 1
     if (this.#size === 0) this.#worker.unref()
-    splicing?.over(word)
   }
 
   /** Sends what it can; the rest, or what met an error, is the relay's to send. Null if nothing is left. */
@@ -213,9 +327,7 @@ export class Kernel implements Watcher {
   #abandon(slot: number): void {
     for (const side of [slot * 2, slot * 2 + 1]) {
       const descriptor = this.tables.descriptors[side] as number
-      if (descriptor === -1) continue
-      this.calls.setsockopt(descriptor, SOL_SOCKET, SO_LINGER, LINGER_RST, LINGER_RST.byteLength)
-      this.calls.close(descriptor)
+      if (descriptor !== -1) hangUp(this.calls, descriptor, true, true)
       this.tables.descriptors[side] = -1
     }
     this.#settle(slot, endWord(ENDED_BY_EDGE, true, 0))
@@ -245,65 +357,8 @@ export class Kernel implements Watcher {
   }
 }
 
-type Final = Pick<Splicing, 'clientToOrigin' | 'originToClient'> & { readonly engine: 'epoll' | 'sockmap' }
-
-/** One object for each tunnel, in which the main thread keeps what it has to know. */
-class KernelSplicing implements Splicing {
-  readonly kernel: Kernel
-  readonly owner: SpliceOwner
-  readonly slot: number
-  readonly generation: number
-  /** Kept from the tables when it is over, since its slot goes to another. */
-  final: Final | null = null
-
-  constructor(kernel: Kernel, owner: SpliceOwner, slot: number, generation: number) {
-    this.kernel = kernel
-    this.owner = owner
-    this.slot = slot
-    this.generation = generation
-  }
-
-  get engine(): 'epoll' | 'sockmap' {
-    return this.final?.engine ?? this.kernel.engineOf(this.slot)
-  }
-
-  get clientToOrigin(): number {
-    return this.final?.clientToOrigin ?? this.kernel.bytesFrom(this.slot * 2)
-  }
-
-  get originToClient(): number {
-    return this.final?.originToClient ?? this.kernel.bytesFrom(this.slot * 2 + 1)
-  }
-
-  stop(how: 'fin' | 'reset'): void {
-    if (this.final !== null) return
-    const { slot, generation } = this
-    if (how === 'reset') return void this.kernel.order({ kind: 'cut', slot, generation, isReset: true })
-    this.kernel.order({ kind: 'finish', slot, generation })
-    setTimeout(cut, STOP_TIMEOUT_MS, this).unref()
-  }
-
-  over(word: number): void {
-    const { engine, clientToOrigin, originToClient } = this
-    this.final = { engine, clientToOrigin, originToClient }
-    this.owner.spliceEnded(endOf(word))
-  }
-}
-
 function wakeLater(kernel: Kernel): void {
   kernel.wakeRelay()
-}
-
-function cut({ kernel, slot, generation, final }: KernelSplicing): void {
-  if (final === null) kernel.order({ kind: 'cut', slot, generation, isReset: false })
-}
-
-function endOf(word: number): SpliceEnd {
-  const who = WHO[whoEnded(word)] ?? 'edge'
-  const number = errorOfEnd(word)
-  const error = number === 0 ? '' : errorName(number)
-  if (who === 'operator') return { who, how: wasReset(word) ? 'reset' : 'fin', error }
-  return { who, how: wasReset(word) ? howOf(error) : 'fin', error }
 }
 
 function lengthOf(chunks: readonly Buffer[]): number {

@@ -18,3 +18,15 @@ export type Order =
   | { readonly kind: 'finish'; readonly slot: number; readonly generation: number }
   /** Closed now. */
   | { readonly kind: 'cut'; readonly slot: number; readonly generation: number; readonly isReset: boolean }
+  /** Back to main, as they are. The answer is Frozen, also to an order of none: then all before it has been done. */
+  | { readonly kind: 'freeze'; readonly slots: readonly number[]; readonly generations: readonly number[] }
+
+/** The relay's answer, over the same channel. */
+export interface Frozen {
+  /** When the first of them stopped, see monotonic.ts. */
+  readonly at: number
+  /** Those of the order that are main's now. */
+  readonly slots: readonly number[]
+  /** What was taken and not sent yet, by the side that it is for. */
+  readonly kept: readonly (readonly [side: number, bytes: Uint8Array])[]
+}

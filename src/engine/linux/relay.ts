@@ -24,64 +24,36 @@ import {
   EPOLLRDHUP,
   EVENT_DATA,
   EVENT_WORDS,
-  LINGER_RST,
   MSG_NOSIGNAL,
   SHUT_WR,
-  SO_ERROR,
-  SO_LINGER,
-  SOL_SOCKET,
 } from '../../linux/libc.ts'
+import {
+  BULK,
+  clientOf,
+  ENDED,
+  FINISHED,
+  FINISHING,
+  firstOf,
+  HAS_END_AHEAD,
+  originOf,
+  pastOf,
+  QUEUED,
+  READABLE,
+} from './bits.ts'
 import { createBulk } from './bulk.ts'
+import { hangUp, pendingError } from './closing.ts'
 import type { Redirect } from './redirect.ts'
 import { createRedirect } from './redirect.ts'
 import { register } from './registration.ts'
+import type { Relay, RelayHooks } from './relay-contract.ts'
 import type { Sockmap } from './sockmap.ts'
 import type { Tables } from './tables.ts'
 import { ENDED_BY_EDGE, ENDED_BY_OPERATOR, endWord, MODE_EPOLL, MODE_SOCKMAP } from './tables.ts'
-
-// What is known of a side, as bits.
-
-/** There may be something to read. */
-const READABLE = 1
-/** Its FIN or error stands behind its bytes and has no edge of its own: read until it comes. */
-const HAS_END_AHEAD = 2
-/** Its FIN was read. */
-const ENDED = 4
-/** It has our FIN. */
-const FINISHED = 8
-/** It gets our FIN as soon as all that is kept for it has gone; what else comes for it is dropped: an operator's end. */
-const FINISHING = 16
-/** Its bytes come in bulk: read by splice(2). */
-const BULK = 32
-/** Waits for its next turn. */
-const QUEUED = 64
 
 const SCRATCH_BYTES = 64 * 1024
 /** Reads of one side before the others have their turn. */
 const READS_PER_TURN = 16
 const BATCH = 512
-
-export interface RelayHooks {
-  /** Somebody has written to the eventfd that is watched as WAKE. */
-  woken(): void
-  /** The end of a tunnel is in the tables. Once for each that has begun; its slot is not the relay's any more. */
-  ended(slot: number): void
-}
-
-export interface Relay {
-  /** Waits for events, and serves each once. */
-  turn(): void
-  /** Bytes that are sent to a side before any others; before its first event. */
-  keep(side: number, bytes: Buffer): void
-  /** Begins a tunnel whose sides are in the tables. */
-  begin(slot: number): void
-  /** From now on a tunnel is given to the kernel if its mode says so. */
-  useSockmap(sockmap: Sockmap): void
-  /** FIN to both sides, after what is kept; what comes from now on is dropped. Nothing if the tunnel has ended. */
-  finish(slot: number, generation: number): void
-  /** Both sides are closed now, with RST or without. Nothing if the tunnel has ended. */
-  cut(slot: number, generation: number, isReset: boolean): void
-}
 
 /** Indexes of no side: the event is for the thread itself. */
 export const WAKE = -1
@@ -101,8 +73,6 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   const bulk = createBulk(calls, bytes)
   /** By sink: what it did not take. Few tunnels have any at a time. */
   const kept = new Map<number, Buffer>()
-  const pending = new Int32Array(1)
-  const pendingSize = new Uint32Array([pending.byteLength])
   let queue: number[] = []
   let redirect: Redirect | null = null
   /** How long to sleep at most, in ms; -1: until something comes. */
@@ -143,7 +113,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     }
     // Reading has told of the RST, unless the other side takes nothing, or a FIN was read before.
     if (seen & (EPOLLERR | EPOLLHUP) && !isOver(side)) {
-      const error = pendingError(side, (seen & EPOLLHUP) !== 0)
+      const error = errorOf(side, (seen & EPOLLHUP) !== 0)
       if (error !== 0) fail(side, error)
     }
   }
@@ -295,15 +265,33 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     tell(slot, endWord(ENDED_BY_OPERATOR, isReset, 0))
   }
 
+  function freeze(slot: number, generation: number, keep: (side: number, bytes: Buffer) => void): boolean {
+    const isOperators = first[slot] === ENDED_BY_OPERATOR + 1
+    if (here[slot] !== generation || isOperators || modes[slot] === MODE_SOCKMAP) return false
+    const [client, origin] = [slot * 2, slot * 2 + 1]
+    for (const side of [client, origin]) keepPiped(side)
+    for (const side of [client, origin]) {
+      const waiting = kept.get(side)
+      if (waiting !== undefined) keep(side, waiting)
+      kept.delete(side)
+    }
+    tables.pasts[slot] = pastOf(flagsOf(client), flagsOf(origin), first[slot] as number)
+    flags.fill(0, client, origin + 1)
+    first[slot] = 0
+    // Events that are under way are for nobody from here on.
+    here[slot] = 0
+    return true
+  }
+
   function close(slot: number, isReset: boolean): void {
+    const isShared = Atomics.load(tables.shared, 0) === 1
     for (const side of [slot * 2, slot * 2 + 1]) {
       const descriptor = descriptorOf(side)
       endBulk(side)
       kept.delete(side)
       // First, since until then main adds what was redirected itself.
       descriptors[side] = -1
-      if (isReset) calls.setsockopt(descriptor, SOL_SOCKET, SO_LINGER, LINGER_RST, LINGER_RST.byteLength)
-      calls.close(descriptor)
+      hangUp(calls, descriptor, isReset, isShared)
       if (redirect !== null) bytes[side] = (bytes[side] as number) + redirect.bytes(side)
       flags[side] = 0
     }
@@ -315,6 +303,10 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
 
   function begin(slot: number): void {
     here[slot] = tables.generations[slot] as number
+    const past = tables.pasts[slot] as number
+    flags[slot * 2] = clientOf(past)
+    flags[slot * 2 + 1] = originOf(past)
+    first[slot] = firstOf(past)
     if (modes[slot] === MODE_SOCKMAP && !joined(slot)) modes[slot] = MODE_EPOLL
     if (watch(slot * 2, EPOLL_CTL_ADD) && watch(slot * 2 + 1, EPOLL_CTL_ADD)) return
     const error = calls.errno()
@@ -376,10 +368,9 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   }
 
   /** A connection that is over both ways without a FIN of ours was reset, whoever has read the error first. */
-  function pendingError(side: number, isOverBothWays: boolean): number {
-    calls.getsockopt(descriptorOf(side), SOL_SOCKET, SO_ERROR, pending, pendingSize)
+  function errorOf(side: number, isOverBothWays: boolean): number {
     const wasReset = isOverBothWays && (flagsOf(side) & FINISHED) === 0
-    return (pending[0] as number) || (wasReset ? ECONNRESET : 0)
+    return pendingError(calls, descriptorOf(side)) || (wasReset ? ECONNRESET : 0)
   }
 
   function isOver(side: number): boolean {
@@ -394,5 +385,5 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     return flags[side] as number
   }
 
-  return { turn, keep: (side, data) => void kept.set(side, data), begin, useSockmap, finish, cut }
+  return { turn, keep: (side, data) => void kept.set(side, data), begin, useSockmap, finish, cut, freeze }
 }

@@ -3,8 +3,9 @@
 //
 //   main    takes a free slot, writes it         ── begun ──▶  relay  watches both descriptors, moves bytes, counts them
 //   main    hears of it, reads the counts, frees the slot  ◀── ended ──  relay  closes both, writes the end
+//   main    has it back, to begin it again or to give it to another process  ◀── frozen ──  relay  leaves it as it is
 //
-// Between the two the slot and its descriptors are the relay's alone; main only reads.
+// Between them the slot and its descriptors are the relay's alone; main only reads.
 
 import type { SlotRing } from './slot-ring.ts'
 import { createSlotRing } from './slot-ring.ts'
@@ -20,10 +21,14 @@ export interface Tables {
   readonly generations: Int32Array
   /** By slot: what moves its bytes. Written by main; by the relay if the kernel refuses a tunnel. */
   readonly modes: Uint8Array
+  /** By slot: what was before it came to this relay, or until it leaves it (bits.ts). Written by its owner of then. */
+  readonly pasts: Uint8Array
   /** By slot: how it ended (see `endWord`). */
   readonly ends: Int32Array
   readonly begun: SlotRing
   readonly ended: SlotRing
+  /** One word, 1 while another process may have duplicates of the descriptors. */
+  readonly shared: Int32Array
   /** One word, 1: the thread ends. */
   readonly stopped: Int32Array
   /** One word, 1 when it has ended; waited for with Atomics. */
@@ -41,9 +46,11 @@ export function createTables(slots: number): Tables {
     bytes: new Float64Array(new SharedArrayBuffer(slots * 2 * 8)),
     generations: words(slots),
     modes: new Uint8Array(new SharedArrayBuffer(slots)),
+    pasts: new Uint8Array(new SharedArrayBuffer(slots)),
     ends: words(slots),
     begun: createSlotRing(slots),
     ended: createSlotRing(slots),
+    shared: words(1),
     stopped: words(1),
     left: words(1),
   }

@@ -3,7 +3,8 @@
 import type { MessagePort } from 'node:worker_threads'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { libc } from '../../linux/libc.ts'
-import type { Order } from './orders.ts'
+import { monotonicMs } from '../../linux/monotonic.ts'
+import type { Frozen, Order } from './orders.ts'
 import { createRelay } from './relay.ts'
 import { push, takeAll } from './slot-ring.ts'
 import { useSockmap } from './sockmap.ts'
@@ -56,9 +57,18 @@ function waitingOrders(): Order[] {
 function obey(order: Order): void {
   if (order.kind === 'keep') return
   if (order.kind === 'sockmap') return void relay.useSockmap(useSockmap(order.handle))
+  if (order.kind === 'freeze') return void orders.postMessage(freeze(order))
   const { slot, generation } = order
   if (order.kind === 'finish') relay.finish(slot, generation)
   else relay.cut(slot, generation, order.isReset)
+}
+
+function freeze({ slots, generations }: Order & { kind: 'freeze' }): Frozen {
+  const at = monotonicMs()
+  const kept: [number, Uint8Array][] = []
+  // Copies of their own: a message would carry the whole pool that a small buffer is a part of.
+  const keepCopy = (side: number, bytes: Buffer) => kept.push([side, new Uint8Array(bytes)])
+  return { at, kept, slots: slots.filter((slot, at) => relay.freeze(slot, generations[at] ?? 0, keepCopy)) }
 }
 
 function keep({ slot, toClient, toOrigin }: Order & { kind: 'keep' }): void {

@@ -1,0 +1,183 @@
+// Tunnels that another process carries on: what is taken along of each, and what becomes of it here. Only the kernel engines
+// have such tunnels; all others stay where they are.
+//
+//   open ── freeze ──▶ frozen ── thaw ──▶ open            usage, too, is counted by one of two processes at any time
+//                         └───── leave ──▶ gone here ── adopt ──▶ open there
+
+import type { Backend } from './dial/backend.ts'
+import { formerBackend } from './dial/backend.ts'
+import type { SpliceEnd } from './engine/engine.ts'
+import type { Kernel } from './engine/linux/kernel.ts'
+import { kernel } from './engine/linux/kernel.ts'
+import type { Carried } from './engine/linux/splicing.ts'
+import { KernelSplicing } from './engine/linux/splicing.ts'
+import { monotonicMs } from './linux/monotonic.ts'
+import type { Observer } from './observe/observer.ts'
+import type { Service } from './service/service.ts'
+import type { Registry } from './tunnel/registry.ts'
+import type { TunnelFacts } from './tunnel/tunnel.ts'
+import { Tunnel } from './tunnel/tunnel.ts'
+import type { Usage } from './usage/usage.ts'
+
+/** Who a tunnel is: JSON. */
+export interface Identity {
+  readonly facts: TunnelFacts
+  /** Its name. */
+  readonly backend: string
+}
+
+/** What has become of it: JSON, but for the bytes. */
+export interface Progress {
+  /** See engine/linux/bits.ts. */
+  readonly past: number
+  readonly clientToOrigin: number
+  readonly originToClient: number
+  /** When the last minute that was counted is over, see linux/monotonic.ts. */
+  readonly minuteEndsAt: number
+  /** Of its backend, if that may not have any number of connections. */
+  readonly permit: string | null
+}
+
+export interface FrozenTunnel {
+  readonly tunnel: Tunnel
+  readonly carried: Carried
+  readonly progress: Progress
+}
+
+/** From another process; the descriptors are the caller's until `adopt` is called. */
+export interface Arriving {
+  readonly identity: Identity
+  readonly progress: Progress
+  readonly client: number
+  readonly origin: number
+  readonly toClient: Uint8Array | null
+  readonly toOrigin: Uint8Array | null
+}
+
+export interface Handover {
+  /** Those that a kernel engine moves; which of them can be frozen shows when it is tried. */
+  movable(): Tunnel[]
+  /** Its descriptors anew, client and origin, which are the caller's; null if it is over, or there are no more. */
+  duplicate(tunnel: Tunnel): readonly [number, number] | null
+  /** How many more there is room for. */
+  room(): number
+  /** While it is said, another process may have duplicates of their descriptors. */
+  share(isShared: boolean): void
+  /** Those that could be, and when the first of them stopped. */
+  freeze(
+    tunnels: readonly Tunnel[],
+  ): Promise<{ readonly at: number; readonly frozen: readonly FrozenTunnel[] }>
+  thaw(frozen: readonly FrozenTunnel[]): void
+  /** Their seats are the other's as well. */
+  leave(frozen: readonly FrozenTunnel[]): void
+  adopt(arriving: readonly Arriving[]): Promise<void>
+}
+
+/** Whose seats in the ledger a tunnel has. */
+export function seatsOf({ facts }: Pick<Identity, 'facts'>, { permit }: Progress): string[] {
+  return [...(facts.isCounted ? [facts.id] : []), ...(permit === null ? [] : [permit])]
+}
+
+export interface HandoverParts {
+  readonly tunnels: Registry
+  readonly usage: Pick<Usage, 'release' | 'adopt'>
+  readonly observer: Pick<Observer, 'moved'>
+  services(): readonly Service[]
+  settle(tunnel: Tunnel, end: SpliceEnd): void
+}
+
+export function createHandover({ tunnels, usage, observer, services, settle }: HandoverParts): Handover {
+  /** Backends that the config does not have any more. */
+  const former = new Map<string, Backend>()
+
+  function movable(): Tunnel[] {
+    return [...tunnels.all()].filter(({ splicing }) => splicing instanceof KernelSplicing)
+  }
+
+  async function freeze(meant: readonly Tunnel[]): ReturnType<Handover['freeze']> {
+    const bySplicing = new Map<KernelSplicing, Tunnel>()
+    for (const tunnel of meant) {
+      if (tunnel.splicing instanceof KernelSplicing) bySplicing.set(tunnel.splicing, tunnel)
+    }
+    const { at, frozen } = await kernel().freeze([...bySplicing.keys()])
+    const now = monotonicMs()
+    const all = [...frozen].map(([splicing, carried]): FrozenTunnel => {
+      const tunnel = bySplicing.get(splicing) as Tunnel
+      const { past, clientToOrigin, originToClient } = carried
+      const minuteEndsAt = now + usage.release(tunnel)
+      // They are all alike.
+      const permit = tunnel.backend.held.pop() ?? null
+      return { tunnel, carried, progress: { past, clientToOrigin, originToClient, minuteEndsAt, permit } }
+    })
+    return { at, frozen: all }
+  }
+
+  function thaw(frozen: readonly FrozenTunnel[]): void {
+    for (const { tunnel, carried, progress } of frozen) {
+      usage.adopt(tunnel, progress.minuteEndsAt - monotonicMs(), progress)
+      if (progress.permit !== null) tunnel.backend.held.push(progress.permit)
+      kernel().thaw(tunnel.splicing as KernelSplicing, carried)
+    }
+  }
+
+  function leave(frozen: readonly FrozenTunnel[]): void {
+    for (const { tunnel, carried, progress } of frozen) {
+      kernel().leave(tunnel.splicing as KernelSplicing, carried)
+      observer.moved(tunnel, 'out', progress)
+      tunnels.remove(tunnel)
+      tunnel.backend.connections -= 1
+    }
+  }
+
+  async function adopt(arriving: readonly Arriving[]): Promise<void> {
+    const relay = kernel()
+    for (const one of arriving) adoptOne(relay, one)
+    // When all of them are begun.
+    await relay.freeze([])
+  }
+
+  function adoptOne(
+    relay: Kernel,
+    { identity, progress, client, origin, toClient, toOrigin }: Arriving,
+  ): void {
+    const { facts } = identity
+    const backend = backendOf(facts.service, identity.backend)
+    const tunnel = new Tunnel(facts, backend, settle)
+    const { past, clientToOrigin, originToClient, minuteEndsAt, permit } = progress
+    const carried = { client, origin, past, clientToOrigin, originToClient, toClient, toOrigin }
+    tunnel.splicing = relay.resume(carried, tunnel)
+    backend.connections += 1
+    if (permit !== null) backend.held.push(permit)
+    tunnels.add(tunnel)
+    // By now it may have moved more than it had when it came.
+    usage.adopt(tunnel, minuteEndsAt - monotonicMs(), progress)
+    observer.moved(tunnel, 'in', progress)
+  }
+
+  function backendOf(service: string, name: string): Backend {
+    const known = services()
+      .find(({ options }) => options.id === service)
+      ?.backends.get(name)
+    if (known !== undefined) return known
+    const key = `${service}\n${name}`
+    const backend = former.get(key) ?? formerBackend(name)
+    former.set(key, backend)
+    return backend
+  }
+
+  function duplicate({ splicing }: Tunnel): readonly [number, number] | null {
+    return splicing instanceof KernelSplicing ? kernel().duplicate(splicing) : null
+  }
+
+  const room = () => kernel().room
+  return {
+    movable,
+    duplicate,
+    room,
+    share: (isShared) => kernel().share(isShared),
+    freeze,
+    thaw,
+    leave,
+    adopt,
+  }
+}

@@ -1,0 +1,66 @@
+// What a new release does when the one before tells it to: the right side of upgrade.ts.
+
+import { createRequire } from 'node:module'
+import type { Inherited } from '../accept/inherited.ts'
+import type { Operations } from '../operations.ts'
+import type { Switches } from '../service/switch.ts'
+import type { Child } from './child.ts'
+import { wireOf } from './child.ts'
+import { HANDOVER_FORMAT } from './handover-letters.ts'
+import type { AfterAnswers, ControlAnswers, ControlStarted, LastState, Place, Release } from './protocol.ts'
+import type { HostedLedger } from './shared-ledger.ts'
+import type { Worker } from './workers.ts'
+
+/** Who holds the seats that are the release before's. */
+export const BEFORE = 'the release before'
+
+export interface SuccessionParts {
+  readonly workers: readonly Worker[]
+  readonly control: Child<ControlAnswers, ControlStarted>
+  readonly ledger: HostedLedger
+  readonly switches: Switches
+  readonly fleet: Pick<Operations, 'websockets'>
+  readonly doors: readonly Place[]
+  readonly sockets: readonly Inherited[]
+}
+
+export interface Succession {
+  readonly release: Release
+  readonly answers: Pick<AfterAnswers, 'seats' | 'accept' | 'give'>
+  /** Once this program is in charge: the admin API listens. Resolves with its address. */
+  finish(state: LastState): Promise<string | null>
+}
+
+/** What a worker may take to listen, in ms. */
+const ACCEPT_TIMEOUT_MS = 10_000
+
+const { version } = createRequire(import.meta.url)('headrace/package.json') as { readonly version: string }
+
+export function succession(parts: SuccessionParts): Succession {
+  const { workers, control, ledger, switches, fleet, doors, sockets } = parts
+  return {
+    release: {
+      version,
+      node: process.version,
+      workers: workers.length,
+      format: HANDOVER_FORMAT,
+      doors,
+      kept: sockets.map(({ address }) => address),
+    },
+    answers: {
+      seats: async (seats) => ledger.seat(BEFORE, seats),
+      async accept() {
+        await Promise.all(workers.map((worker) => wireOf(worker).ask('accept', [], ACCEPT_TIMEOUT_MS)))
+      },
+      give: async (id) => void ledger.ask(BEFORE, { kind: 'give', id }),
+    },
+    async finish({ switched }) {
+      for (const [id, { websockets }] of Object.entries(switched)) {
+        // What was switched while this program started. A service that the config has no more is nobody's.
+        if (switches.state(id).websockets !== websockets)
+          await fleet.websockets(id, websockets).catch(() => {})
+      }
+      return (await wireOf(control).ask('open', [], ACCEPT_TIMEOUT_MS)).address
+    },
+  }
+}

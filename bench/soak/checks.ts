@@ -6,10 +6,12 @@ import { processBytes } from '../accounting/proc.ts'
 import type { Role } from './program.ts'
 import { targetsOf } from './program.ts'
 import type { Lost, Stand } from './stand.ts'
-import { mustSay, WORKERS } from './stand.ts'
+import { markOf, mustSay, WORKERS } from './stand.ts'
 
 const MINUTE_MS = 60_000
 const QUIET_MS = 1_500
+/** A kill is noticed by its tunnels in far less. */
+const NOTICED_MS = 5_000
 const ROLES: readonly Role[] = ['primary', 'worker', 'control']
 const MIB = 1_024 * 1_024
 /** Spare pipes of the relay, two ends each, that a worker may keep (engine/linux/pipes.ts). */
@@ -117,15 +119,17 @@ function bounds({ traffic, kills }: Stand): { least: Sums; most: Sums } {
   return { least, most }
 }
 
-function forgive(least: Sums, { pair, before }: Lost): void {
+function forgive(least: Sums, { pair, before, atKill }: Lost): void {
   // One that was not a tunnel at all in the end is in no sum.
   if (pair.origin === null || pair.openedAt === 0) return
+  // What was on its way when it was killed may have come out still; after a kill in an upgrade it may live on.
+  const hasDied = pair.excuse !== null && pair.overAt - atKill.at < NOTICED_MS
+  const last = hasDied ? { ...markOf(pair), at: pair.overAt } : atKill
   if (before === null) least.connections -= 1
-  least.minutes -=
-    minutesOf(pair.overAt, pair.openedAt, pair.overAt) -
-    (before === null ? 0 : minutesOf(before.at, pair.openedAt, before.at))
-  least.clientToOrigin -= pair.up.received - (before?.up ?? 0)
-  least.originToClient -= pair.down.received - (before?.down ?? 0)
+  const minutes = (at: number) => minutesOf(at, pair.openedAt, at)
+  least.minutes -= minutes(last.at) - (before === null ? 0 : minutes(before.at))
+  least.clientToOrigin -= last.up - (before?.up ?? 0)
+  least.originToClient -= last.down - (before?.down ?? 0)
 }
 
 /** Started minutes, at least one, until `to`, or `now` if that has not been. */

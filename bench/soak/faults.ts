@@ -4,16 +4,18 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { exhaustDescriptors } from './exhaust.ts'
 import { pathOf } from './pair.ts'
-import {
-  killControl,
-  killWorker,
-  recycleWorker,
-  upgradeByCommand,
-  upgradeBySignal,
-} from './process-faults.ts'
+import { killControl, killWorker, recycleWorker } from './process-faults.ts'
 import { reloadBroken, reloadChanged, reloadWhileKilled } from './reload-faults.ts'
+import { stalled } from './stalling.ts'
 import type { Stand } from './stand.ts'
 import { ended, mustOpen, mustSay } from './stand.ts'
+import {
+  upgradeByCommand,
+  upgradeBySignal,
+  upgradeOnFullDisk,
+  upgradeWhileKilled,
+  upgradeWhileStalled,
+} from './upgrade-faults.ts'
 
 export interface Fault {
   readonly name: string
@@ -26,7 +28,6 @@ export interface Fault {
 /** What an origin that does not accept, or does not answer, is told to clients as. */
 const NO_ORIGIN = [502, 503, 504]
 const FORBIDDEN = [403]
-const BULK = 256 * 1_024
 
 export const faults: readonly Fault[] = [
   { name: 'nothing', strike: nothing },
@@ -35,6 +36,9 @@ export const faults: readonly Fault[] = [
   { name: 'worker recycled', strike: recycleWorker },
   { name: 'upgrade, by command', lacks: knowsUpgrade, strike: upgradeByCommand },
   { name: 'upgrade, by signal', lacks: knowsUpgrade, strike: upgradeBySignal },
+  { name: 'upgrade, bytes held back', lacks: knowsUpgrade, strike: upgradeWhileStalled },
+  { name: 'upgrade, a worker killed', lacks: knowsUpgrade, strike: upgradeWhileKilled },
+  { name: 'upgrade, disk full', lacks: knowsUpgradeAndDisk, strike: upgradeOnFullDisk },
   { name: 'reload, changed', strike: reloadChanged },
   { name: 'reload, broken', strike: reloadBroken },
   { name: 'reload, a worker killed', strike: reloadWhileKilled },
@@ -44,7 +48,7 @@ export const faults: readonly Fault[] = [
   { name: 'origins stall', strike: (stand) => stall(stand, 'origin') },
   { name: 'origin refuses', strike: originRefuses },
   { name: 'origin hangs', strike: originHangs },
-  { name: 'disk full', lacks: ({ disk }) => (typeof disk === 'string' ? disk : null), strike: fillDisk },
+  { name: 'disk full', lacks: hasDisk, strike: fillDisk },
   { name: 'descriptors exhausted', strike: exhaustDescriptors },
   { name: 'switched off and on', strike: switchOff },
   { name: 'ended by operator', strike: endByOperator },
@@ -53,6 +57,14 @@ export const faults: readonly Fault[] = [
 async function knowsUpgrade({ program }: Stand): Promise<string | null> {
   const { stdout } = await program.command('--help')
   return /^ {2}upgrade /m.test(stdout) ? null : 'this headrace has no command upgrade'
+}
+
+function hasDisk({ disk }: Stand): string | null {
+  return typeof disk === 'string' ? disk : null
+}
+
+async function knowsUpgradeAndDisk(stand: Stand): Promise<string | null> {
+  return hasDisk(stand) ?? (await knowsUpgrade(stand))
 }
 
 /** What the others are compared with. */
@@ -69,23 +81,11 @@ async function reset(stand: Stand, by: 'client' | 'origin'): Promise<number> {
 }
 
 /** They read nothing for a while, and more is sent to them than fits. */
-async function stall({ options, random, traffic }: Stand, who: 'client' | 'origin'): Promise<number> {
-  const meant = random.some(traffic.open, 1 + random.below(8))
-  for (const pair of meant) {
-    pair.isStalled = true
-    pair[who]?.pause()
-  }
-  const other = who === 'client' ? 'origin' : 'client'
-  for (const end = performance.now() + options.holdMs; performance.now() < end; ) {
-    for (const pair of meant) pair.send(other, BULK)
-    await sleep(50)
-  }
-  for (const pair of meant) {
-    pair[who]?.resume()
-    pair.forgetPauses()
-    pair.isStalled = false
-  }
-  return meant.length
+async function stall(stand: Stand, who: 'client' | 'origin'): Promise<number> {
+  const { pairs, over } = stalled(stand, who)
+  await sleep(stand.options.holdMs)
+  over()
+  return pairs.length
 }
 
 async function originRefuses(stand: Stand): Promise<number> {

@@ -1,14 +1,14 @@
-// What happens to the processes of the program: killed, recycled, replaced by a new release.
+// What happens to the processes of the program: killed, recycled.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Pair } from './pair.ts'
 import type { Stand } from './stand.ts'
-import { ended, mustOpen, mustSay, restored, tunnelsOf, WORKERS, workersOf } from './stand.ts'
+import { ended, markOf, mustOpen, mustSay, restored, tunnelsOf, workersOf } from './stand.ts'
 
 /** What a killed worker may cost of usage. */
 const LOSS_MS = 1_000
-const NEWCOMERS = 20
-const RECONNECT_MS = 1_000
+export const NEWCOMERS = 20
+export const RECONNECT_MS = 1_000
 
 export async function killWorker(stand: Stand): Promise<number> {
   const [pid = 0] = stand.random.some(stand.program.pids('worker'), 1)
@@ -22,16 +22,14 @@ export async function killWorker(stand: Stand): Promise<number> {
 /** Kills a worker; whose tunnels it had is known, since none is opened at that moment. Resolves with them. */
 export async function kill(stand: Stand, pid: number): Promise<Pair[]> {
   const { traffic, kills } = stand
-  const at = performance.now()
-  const before = new Map(
-    traffic.open.map(({ id, up, down }) => [id, { up: up.received, down: down.received, at }]),
-  )
+  const before = new Map(traffic.open.map((pair) => [pair, markOf(pair)]))
   await sleep(LOSS_MS)
   await traffic.hold()
   const meant = tunnelsOf(stand, pid)
   for (const pair of meant) pair.excuse = 'its worker was killed'
-  kills.push(meant.map((pair) => ({ pair, before: before.get(pair.id) ?? null })))
-  process.kill(pid, 'SIGKILL')
+  kills.push(meant.map((pair) => ({ pair, before: before.get(pair) ?? null, atKill: markOf(pair) })))
+  // It may have gone meanwhile.
+  if (stand.program.pids('worker').includes(pid)) process.kill(pid, 'SIGKILL')
   traffic.start()
   return meant
 }
@@ -63,31 +61,4 @@ export async function recycleWorker(stand: Stand): Promise<number> {
   await ended(stand, meant, 'their worker was recycled')
   await restored(stand)
   return meant.length
-}
-
-export async function upgradeByCommand(stand: Stand): Promise<number> {
-  const said = await upgraded(stand, () => mustSay(stand, ['upgrade']))
-  const [, stayed = 'none said'] = /until they end: (\S+)/.exec(said) ?? []
-  if (stayed !== '0') stand.fail(`tunnels that an upgrade left behind: ${stayed}`)
-  return stand.traffic.open.length
-}
-
-export async function upgradeBySignal(stand: Stand): Promise<number> {
-  const [pid = 0] = stand.program.pids('primary')
-  await upgraded(stand, async () => void process.kill(pid, 'SIGUSR2'))
-  return stand.traffic.open.length
-}
-
-/** All processes must be others then, and nobody's tunnel over. */
-async function upgraded<Said>(stand: Stand, ask: () => Promise<Said>): Promise<Said> {
-  const { program, traffic } = stand
-  const before = program.pids()
-  const said = await ask()
-  await mustOpen(stand, NEWCOMERS, RECONNECT_MS, 'during an upgrade')
-  await traffic.until(() => {
-    const now = program.pids()
-    return now.length >= WORKERS + 2 && !now.some((pid) => before.includes(pid))
-  }, 'a new release has taken over and the old one is gone')
-  await restored(stand)
-  return said
 }

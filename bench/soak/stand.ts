@@ -10,11 +10,23 @@ import { remotePortsOf } from './program.ts'
 import type { Random } from './random.ts'
 import type { Traffic } from './traffic.ts'
 
-/** A tunnel of a worker that was killed, and how far it was a second before: usage may miss what came since. */
+/** How far a tunnel is. */
+export interface Mark {
+  readonly at: number
+  readonly up: number
+  readonly down: number
+}
+
+/** A tunnel of a worker that was killed: usage may miss what came between these. */
 export interface Lost {
   readonly pair: Pair
-  /** Null: it was not open yet. */
-  readonly before: { readonly up: number; readonly down: number; readonly at: number } | null
+  /** A second before; null: it was not open yet. */
+  readonly before: Mark | null
+  readonly atKill: Mark
+}
+
+export function markOf({ up, down }: Pair): Mark {
+  return { at: performance.now(), up: up.received, down: down.received }
 }
 
 export interface Stand {

@@ -6,7 +6,7 @@ import { processBytes } from '../accounting/proc.ts'
 import type { Role } from './program.ts'
 import { targetsOf } from './program.ts'
 import type { Lost, Stand } from './stand.ts'
-import { markOf, mustSay, WORKERS } from './stand.ts'
+import { mustSay, WORKERS } from './stand.ts'
 
 const MINUTE_MS = 60_000
 const QUIET_MS = 1_500
@@ -124,7 +124,7 @@ function forgive(least: Sums, { pair, before, atKill }: Lost): void {
   if (pair.origin === null || pair.openedAt === 0) return
   // What was on its way when it was killed may have come out still; after a kill in an upgrade it may live on.
   const hasDied = pair.excuse !== null && pair.overAt - atKill.at < NOTICED_MS
-  const last = hasDied ? { ...markOf(pair), at: pair.overAt } : atKill
+  const last = hasDied ? { ...pair.mark(), at: pair.overAt } : atKill
   if (before === null) least.connections -= 1
   const minutes = (at: number) => minutesOf(at, pair.openedAt, at)
   least.minutes -= minutes(last.at) - (before === null ? 0 : minutes(before.at))

@@ -27,6 +27,8 @@ export interface Fault {
 
 /** What an origin that does not accept, or does not answer, is told to clients as. */
 const NO_ORIGIN = [502, 503, 504]
+/** A journal goes on in the page that it has begun: it is small, and so are the lines. */
+const LAST_PAGE_MS = 60_000
 const FORBIDDEN = [403]
 
 export const faults: readonly Fault[] = [
@@ -124,7 +126,7 @@ async function fillDisk(stand: Stand): Promise<number> {
   const told = () => program.lines.filter((line) => line.includes('"usage-unwritten"')).length
   const before = told()
   disk.fill()
-  await traffic.until(() => told() > before, 'a full disk is told')
+  await traffic.until(() => told() > before, 'a full disk is told', LAST_PAGE_MS)
   await sleep(options.holdMs)
   await mustOpen(stand, 4, 1_000, 'while the disk is full')
   disk.free()

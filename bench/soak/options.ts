@@ -16,7 +16,7 @@ export interface Options {
 
 export const USAGE = `usage: npm run soak -- [flags]
   --seconds 180   how long faults are begun
-  --smoke         each of them once, with fewer tunnels: some 30 s
+  --smoke         each of them once, with fewer tunnels: about a minute
   --seed 42       the order of the faults, and whom they meet; printed at the start, by default the time
   --tunnels 80    how many are open at once
 

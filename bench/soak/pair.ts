@@ -15,6 +15,13 @@ const ANSWER_TIMEOUT_MS = 15_000
 /** A status, or how the connection ended before there was one. */
 export type Outcome = number | 'reset' | 'closed' | 'timeout'
 
+/** How far a tunnel is. */
+export interface Mark {
+  readonly at: number
+  readonly up: number
+  readonly down: number
+}
+
 export const pathOf = (id: number) => `/soak/${id}`
 export const idOf = (path: string) => Number(path.slice('/soak/'.length))
 
@@ -87,6 +94,10 @@ export class Pair {
   drop(): void {
     this.excuse ??= 'dropped by the script'
     this.#over()
+  }
+
+  mark(): Mark {
+    return { at: performance.now(), up: this.up.received, down: this.down.received }
   }
 
   pauseMs(): number {

@@ -1,12 +1,9 @@
 // What happens to the processes of the program: killed, recycled.
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Pair } from './pair.ts'
 import type { Stand } from './stand.ts'
-import { ended, markOf, mustOpen, mustSay, restored, tunnelsOf, workersOf } from './stand.ts'
+import { ended, mustOpen, mustSay, restored, tunnelsOf, workersOf } from './stand.ts'
 
-/** What a killed worker may cost of usage. */
-const LOSS_MS = 1_000
 export const NEWCOMERS = 20
 export const RECONNECT_MS = 1_000
 
@@ -21,16 +18,20 @@ export async function killWorker(stand: Stand): Promise<number> {
 
 /** Kills a worker; whose tunnels it had is known, since none is opened at that moment. Resolves with them. */
 export async function kill(stand: Stand, pid: number): Promise<Pair[]> {
-  const { traffic, kills } = stand
-  const before = new Map(traffic.open.map((pair) => [pair, markOf(pair)]))
-  await sleep(LOSS_MS)
+  const { program, traffic } = stand
   await traffic.hold()
+  const meant = struck(stand, pid)
+  if (program.pids('worker').includes(pid)) process.kill(pid, 'SIGKILL')
+  traffic.start()
+  return meant
+}
+
+/** The tunnels that end with this worker; usage may miss their last second. */
+export function struck(stand: Stand, pid: number): Pair[] {
+  const before = stand.traffic.aSecondAgo()
   const meant = tunnelsOf(stand, pid)
   for (const pair of meant) pair.excuse = 'its worker was killed'
-  kills.push(meant.map((pair) => ({ pair, before: before.get(pair) ?? null, atKill: markOf(pair) })))
-  // It may have gone meanwhile.
-  if (stand.program.pids('worker').includes(pid)) process.kill(pid, 'SIGKILL')
-  traffic.start()
+  stand.kills.push(meant.map((pair) => ({ pair, before: before.get(pair) ?? null, atKill: pair.mark() })))
   return meant
 }
 

@@ -5,6 +5,8 @@ import { kill } from './process-faults.ts'
 import type { Stand } from './stand.ts'
 import { ended, mustOpen, mustSay, restored } from './stand.ts'
 
+/** What the command takes, more or less: a worker is killed somewhere in it. */
+const RELOAD_MS = 900
 const DONE = '"msg":"reloaded"'
 const REJECTED = '"msg":"not reloaded: nothing has changed"'
 
@@ -53,11 +55,9 @@ export async function reloadWhileKilled(stand: Stand): Promise<number> {
   const { program, random, config } = stand
   program.configure(config({ limits: { headTimeout: `${5 + random.below(10)}s` } }))
   const [pid = 0] = random.some(program.pids('worker'), 1)
-  const killed = kill(stand, pid)
-  // The kill comes after a second.
-  await sleep(900 + random.below(150))
   const reloading = program.command('reload')
-  const meant = await killed
+  await sleep(random.below(RELOAD_MS))
+  const meant = await kill(stand, pid)
   const { code, stderr } = await reloading
   if (code !== 0 && !/worker|process/.test(stderr))
     stand.fail(`reload while a worker was killed: ${code} ${stderr.trim()}`)

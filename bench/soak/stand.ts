@@ -4,18 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Disk } from './disk.ts'
 import type { Options } from './options.ts'
 import type { Origin } from './origin.ts'
-import type { Pair } from './pair.ts'
+import type { Mark, Pair } from './pair.ts'
 import type { Program } from './program.ts'
 import { remotePortsOf } from './program.ts'
 import type { Random } from './random.ts'
 import type { Traffic } from './traffic.ts'
-
-/** How far a tunnel is. */
-export interface Mark {
-  readonly at: number
-  readonly up: number
-  readonly down: number
-}
 
 /** A tunnel of a worker that was killed: usage may miss what came between these. */
 export interface Lost {
@@ -23,10 +16,6 @@ export interface Lost {
   /** A second before; null: it was not open yet. */
   readonly before: Mark | null
   readonly atKill: Mark
-}
-
-export function markOf({ up, down }: Pair): Mark {
-  return { at: performance.now(), up: up.received, down: down.received }
 }
 
 export interface Stand {
@@ -48,7 +37,6 @@ export interface Stand {
 
 export const WORKERS = 2
 
-/** One after the other, while their traffic goes on. */
 export interface WorkerRecord {
   readonly name: string
   readonly pid: number

@@ -2,7 +2,7 @@
 // replaced by others. What is wrong with any of them is a failure of the run.
 
 import { addressOf } from '../load/wire.ts'
-import type { Outcome } from './pair.ts'
+import type { Mark, Outcome } from './pair.ts'
 import { Pair } from './pair.ts'
 import type { Random } from './random.ts'
 
@@ -13,6 +13,9 @@ const BURST = 256 * 1_024
 const MESSAGE = 4_096
 /** How many openings are under way at once. */
 const LANES = 8
+/** A kill may cost the usage of its last second: how far all were is noted a few times in each. */
+const LOSS_MS = 1_000
+const MARKS_MS = 200
 const PATIENCE_MS = 20_000
 
 export interface Opening {
@@ -33,6 +36,8 @@ export class Traffic {
   readonly #fail: (what: string) => void
   readonly #size: number
   readonly #timer = setInterval(() => this.#beat(), BEAT_MS)
+  /** The newest last; the first is older than a second. */
+  readonly #marks: { readonly at: number; readonly of: ReadonlyMap<Pair, Mark> }[] = []
   #isHeld = true
   #opening = 0
   #count = 0
@@ -53,6 +58,12 @@ export class Traffic {
     let sum = 0
     for (const { up, down } of this.pairs.values()) sum += up.received + down.received
     return sum
+  }
+
+  /** How far those that were open then were, a second ago, or a moment more. */
+  aSecondAgo(): ReadonlyMap<Pair, Mark> {
+    const until = performance.now() - LOSS_MS
+    return this.#marks.findLast(({ at }) => at <= until)?.of ?? new Map()
   }
 
   /** One tunnel more. What is neither one nor allowed is a failure. */
@@ -100,11 +111,11 @@ export class Traffic {
   }
 
   /** Fails the run if it is not so after a time that nothing of this takes. */
-  async until(isSo: () => boolean, what: string): Promise<void> {
-    const deadline = performance.now() + PATIENCE_MS
+  async until(isSo: () => boolean, what: string, patienceMs = PATIENCE_MS): Promise<void> {
+    const deadline = performance.now() + patienceMs
     while (!isSo()) {
       if (performance.now() > deadline)
-        return this.#fail(`in ${PATIENCE_MS} ms it did not happen that ${what}`)
+        return this.#fail(`in ${patienceMs} ms it did not happen that ${what}`)
       await new Promise((resolve) => setTimeout(resolve, 10))
     }
   }
@@ -119,6 +130,7 @@ export class Traffic {
 
   #beat(): void {
     const open = this.open
+    this.#note(open)
     for (const pair of open) {
       if (this.#random.oneIn(2)) pair.send('client', this.#amount())
       if (this.#random.oneIn(2)) pair.send('origin', this.#amount())
@@ -128,6 +140,13 @@ export class Traffic {
     if (this.#isHeld) return
     const missing = this.#size - open.length - this.#opening
     for (let lane = this.#opening; lane < LANES && lane - this.#opening < missing; lane += 1) void this.dial()
+  }
+
+  #note(open: readonly Pair[]): void {
+    const at = performance.now()
+    if (at - (this.#marks.at(-1)?.at ?? 0) < MARKS_MS) return
+    this.#marks.push({ at, of: new Map(open.map((pair) => [pair, pair.mark()])) })
+    while ((this.#marks[1]?.at ?? at) < at - LOSS_MS) this.#marks.shift()
   }
 
   #amount(): number {

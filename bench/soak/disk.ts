@@ -8,6 +8,7 @@ export interface Disk {
   /** Until nothing more goes on it. */
   fill(): void
   free(): void
+  /** Also while somebody has a file open there. */
   unmount(): void
 }
 
@@ -35,6 +36,6 @@ export function mountDisk(folder: string): Disk | string {
       }
     },
     free: () => rmSync(filler, { force: true }),
-    unmount: () => void execFileSync('umount', [folder], { stdio: 'pipe' }),
+    unmount: () => void execFileSync('umount', ['--lazy', folder], { stdio: 'pipe' }),
   }
 }

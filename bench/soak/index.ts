@@ -43,7 +43,7 @@ async function freeAddress(): Promise<string> {
 }
 
 async function makeStand(options: Options, folder: string, fail: (what: string) => void): Promise<Stand> {
-  const random = randomOf(options.seed)
+  const random = randomOf(options.seed + 1)
   const address = await freeAddress()
   const spare = await freeAddress()
   const crowd: { pairs?: ReadonlyMap<number, Pair> } = {}
@@ -59,15 +59,20 @@ async function makeStand(options: Options, folder: string, fail: (what: string) 
     log: { level: 'info' },
     ...changes,
   })
-  const program = await startProgram(folder, config())
-  const traffic = new Traffic(address, options.tunnels, random, fail)
+  const program = await startProgram(folder, config()).catch((error: unknown) => {
+    if (typeof disk !== 'string') disk.unmount()
+    throw error
+  })
+  const traffic = new Traffic(address, options.tunnels, randomOf(options.seed + 2), fail)
   crowd.pairs = traffic.pairs
   return { options, random, program, traffic, origin, disk, config, spare, kills: [], fail }
 }
 
 /** Each fault in turn, in an order that changes, until the time is over; with `--smoke` each once. */
 async function strikeAll(stand: Stand, rows: Rows): Promise<void> {
-  const { options, random, traffic } = stand
+  const { options, traffic } = stand
+  // Of its own: how often the others are asked depends on time.
+  const order = randomOf(options.seed)
   const able = []
   for (const fault of faults) {
     const reason = (await fault.lacks?.(stand)) ?? null
@@ -77,7 +82,7 @@ async function strikeAll(stand: Stand, rows: Rows): Promise<void> {
   }
   const until = performance.now() + options.seconds * 1_000
   do {
-    for (const fault of random.some(able, able.length)) {
+    for (const fault of order.some(able, able.length)) {
       if (!options.isSmoke && performance.now() > until) return
       const before = traffic.bytes
       for (const pair of traffic.open) pair.forgetPauses()
@@ -121,6 +126,17 @@ async function soak(stand: Stand, rows: Rows): Promise<void> {
   checkLog(stand)
 }
 
+/** Also then nothing is left behind. */
+function leaveOnSignal({ program, disk }: Stand): void {
+  for (const signal of ['SIGINT', 'SIGTERM']) {
+    process.once(signal, () => {
+      for (const pid of program.pids()) process.kill(pid, 'SIGKILL')
+      if (typeof disk !== 'string') disk.unmount()
+      process.exit(1)
+    })
+  }
+}
+
 async function main(options: Options): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), 'headrace-soak-'))
   say(`seed ${options.seed}, log ${join(folder, 'headrace.log')}`)
@@ -132,6 +148,7 @@ async function main(options: Options): Promise<number> {
     rows.fail(what)
   }
   const stand = await makeStand(options, folder, fail)
+  leaveOnSignal(stand)
   try {
     await soak(stand, rows)
   } catch (error) {

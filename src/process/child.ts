@@ -132,7 +132,8 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
     }
     if (isRenewed && !isRetired) {
       isRenewed = false
-      again()
+      state = 'waiting'
+      void again()
       return
     }
     inARow = ageMs < YOUNG_MS ? inARow + 1 : 1

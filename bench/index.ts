@@ -19,6 +19,7 @@ import { save } from './report/report.ts'
 import { textOf } from './report/text.ts'
 import type { Scenario } from './scenario.ts'
 import { attempt } from './scenario.ts'
+import { serve } from './serve.ts'
 
 const scenarios: Readonly<Record<ScenarioName, Scenario>> = {
   concurrency,
@@ -26,6 +27,7 @@ const scenarios: Readonly<Record<ScenarioName, Scenario>> = {
   bulk,
   churn,
   observed,
+  serve,
   micro,
 }
 

@@ -3,7 +3,7 @@
 import { parseArgs } from 'node:util'
 import { peerKinds, usualKinds } from './peers/peers.ts'
 
-export const SCENARIOS = ['concurrency', 'messages', 'bulk', 'churn', 'observed', 'micro'] as const
+export const SCENARIOS = ['concurrency', 'messages', 'bulk', 'churn', 'observed', 'serve', 'micro'] as const
 export type ScenarioName = (typeof SCENARIOS)[number]
 
 export interface Options {

@@ -3,14 +3,14 @@
 // signal: the client has gone, a time limit, an operator. After the 101 nothing of this file is left but a Tunnel.
 
 import type { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
 import type { Client } from './accept/client.ts'
 import { identify } from './accept/identify.ts'
 import type { Arrival } from './accept/listener.ts'
 import { secure } from './accept/secure.ts'
 import type { Terms } from './accept/terms.ts'
-import type { Backend } from './dial/backend.ts'
 import { hangUp } from './dial/backend.ts'
-import type { Dialled } from './dial/connect.ts'
+import type { Choice } from './dial/director.ts'
 import type { Reached } from './dial/reach.ts'
 import { reach } from './dial/reach.ts'
 import type { Engine, SpliceEnd } from './engine/engine.ts'
@@ -19,7 +19,6 @@ import type { Ledger } from './gate/claims.ts'
 import type { Gate } from './gate/gate.ts'
 import type { Answer } from './handoff/exchange.ts'
 import { ask, relayAnswer, switchingBytes } from './handoff/exchange.ts'
-import type { HandlerContext } from './handoff/handler.ts'
 import type { Held } from './head/early.ts'
 import { holdEarlyBytes } from './head/early.ts'
 import { asksForUpgrade, checkAnswer, checkUpgrade } from './head/handshake.ts'
@@ -30,6 +29,7 @@ import { closingBytes, refusalFor } from './head/refusal.ts'
 import type { Checked } from './head/request.ts'
 import { checkRequest } from './head/request.ts'
 import type { Loop } from './linux/loop.ts'
+import type { Served } from './local/endpoint.ts'
 import type { Observer } from './observe/observer.ts'
 import { startSpan } from './observe/trace.ts'
 import type { PassedOver, PlainDecision, PlainOutcome } from './plain/serve.ts'
@@ -37,10 +37,12 @@ import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
 import type { Ruling } from './service/rule.ts'
 import { rule } from './service/rule.ts'
 import type { Service } from './service/service.ts'
+import { asLocal, asPlain, serveHere } from './service/serving.ts'
 import type { Switches } from './service/switch.ts'
 import type { ServiceTable } from './service/table.ts'
 import { throwIfAborted } from './signal.ts'
 import { conclude } from './transport/conclude.ts'
+import { splicePolitely } from './tunnel/polite.ts'
 import type { Registry } from './tunnel/registry.ts'
 import { SetUp } from './tunnel/set-up.ts'
 import { Tunnel, type TunnelOwner } from './tunnel/tunnel.ts'
@@ -92,7 +94,7 @@ export interface Way extends TunnelOwner {
 /** While draining: how long whoever has connected and says nothing is waited for, in ms. */
 const LAST_HEADS_MS = 1_000
 
-type Given = Exclude<Ruling, { readonly kind: 'respond' }>
+type Given = Extract<Ruling, { readonly choice: Choice }>
 
 export function createWay(surroundings: Surroundings): Way {
   const { switches, tunnels, usage, ledger, engine, loop, observer, newId } = surroundings
@@ -166,25 +168,28 @@ export function createWay(surroundings: Surroundings): Way {
     setUp.enter('decide')
     const held = holdEarlyBytes(client.transport, rest, limits.earlySize, (error) => setUp.abort(error))
     const extra: Record<string, unknown> = {}
-    const context = contextOf(setUp, extra)
+    const context = setUp.context(extra)
     const ruling = await rule(service, { client, head, host, isUpgrade: true }, context, named)
     throwIfAborted(setUp.signal)
+    if (ruling.kind === 'serve') {
+      observer.accepted(openHere(setUp, client, head, service, ruling.served, held), head, extra)
+      return
+    }
     if (ruling.kind === 'respond') {
       conclude(client.transport, closingBytes(ruling.answer))
       setUp.span?.answered(ruling.answer.status)
       observer.answered(setUp, ruling.answer.status, 0)
       return
     }
-    if (ruling.kind === 'send') {
-      const { choice } = ruling
-      const requestFor = (backend: Backend) => withoutUpgrade(ruling.requestFor(backend))
-      const decision = { kind: 'send', service: service.options.id, choice, requestFor } as const
-      plain.serve(client, withoutUpgrade(head), joined(held), decision)
+    if (ruling.kind !== 'handoff') {
+      plain.serve(client, withoutUpgrade(head), held.joined(), asPlain(ruling, service))
       return
     }
-    const { backend, origin } = await reachAny(setUp, ruling)
-    const request = ruling.requestFor(backend)
-    const tunnel = await connect(setUp, client, head, request, { backend, origin }, held)
+    const reached = await reachAny(setUp, ruling)
+    const request = ruling.requestFor(reached.backend)
+    const tunnel = ruling.isPassedOn
+      ? await connect(setUp, client, head, request, asLocal(reached, service), held, splicePolitely)
+      : await connect(setUp, client, head, request, reached, held, engine.splice)
     if (tunnel !== null) observer.accepted(tunnel, request, extra)
   }
 
@@ -216,9 +221,11 @@ export function createWay(surroundings: Surroundings): Way {
     client: Client,
     asked: RequestHead,
     request: RequestHead,
-    { backend, origin }: Reached,
+    reached: Reached,
     held: Held,
+    splice: Engine['splice'],
   ): Promise<Tunnel | null> {
+    const { backend, origin } = reached
     setUp.backend = backend.options.name
     try {
       setUp.enter('answer')
@@ -238,7 +245,7 @@ export function createWay(surroundings: Surroundings): Way {
       checkAnswer(asked, answer.head)
       throwIfAborted(setUp.signal)
       setUp.leave()
-      return open(setUp, client, origin, answer, backend, held)
+      return open(setUp, client, reached, answer, held, splice)
     } catch (error) {
       origin.transport.destroy()
       hangUp(backend)
@@ -250,32 +257,42 @@ export function createWay(surroundings: Surroundings): Way {
   function open(
     setUp: SetUp,
     client: Client,
-    origin: Dialled,
+    { backend, origin }: Reached,
     answer: Answer,
-    backend: Backend,
     held: Held,
+    splice: Engine['splice'],
   ): Tunnel {
-    const { service, rule, isCounted } = setUp
     const switching = switchingBytes(answer)
     client.transport.write(switching)
-    const facts = {
-      id: setUp.id,
-      service: service ?? '',
-      listener: client.listener,
-      clientAddress: client.address,
-      originAddress: origin.address,
-      startedAt: Date.now(),
-      phases: setUp.phases,
-      rule,
-      isCounted,
-    }
-    const tunnel = new Tunnel(facts, backend, settle)
+    const tunnel = new Tunnel(setUp.facts(client, origin.address), backend, settle)
     const early = { fromClient: held.take(), fromOrigin: answer.rest === null ? [] : [answer.rest] }
-    tunnel.splicing = engine.splice(client.transport, origin.transport, early, tunnel)
-    tunnels.add(tunnel)
-    usage.begin(tunnel, answer.requestSize, switching.length)
-    setUp.isCounted = false
+    tunnel.splicing = splice(client.transport, origin.transport, early, tunnel)
+    register(setUp, tunnel, answer.requestSize, switching.length)
     return tunnel
+  }
+
+  /** The origin is code of the service. */
+  function openHere(
+    setUp: SetUp,
+    client: Client,
+    head: RequestHead,
+    service: Service,
+    served: Served,
+    held: Held,
+  ): Tunnel {
+    setUp.leave()
+    const common = { facts: setUp.facts(client, 'local'), client, head, settle }
+    const parts = { ...common, early: held.take(), failed: observer.trouble }
+    const { tunnel, headSize } = serveHere(service, served, parts)
+    setUp.span?.answered(101)
+    register(setUp, tunnel, 0, headSize)
+    return tunnel
+  }
+
+  function register(setUp: SetUp, tunnel: Tunnel, headToOrigin: number, headToClient: number): void {
+    tunnels.add(tunnel)
+    usage.begin(tunnel, headToOrigin, headToClient)
+    setUp.isCounted = false
   }
 
   /** Once for each tunnel, when both of its connections are over. */
@@ -291,11 +308,11 @@ export function createWay(surroundings: Surroundings): Way {
     client: Client,
     { host, head }: Checked,
     signal: AbortSignal,
+    body: () => Readable,
   ): Promise<PlainDecision> {
     const service = serviceOf(host)
-    const ruling = await rule(service, { client, head, host, isUpgrade: false }, { signal, log: {} })
-    const { id } = service.options
-    return ruling.kind === 'respond' ? { ...ruling, service: id } : { ...ruling, kind: 'send', service: id }
+    const ruling = await rule(service, { client, head, host, isUpgrade: false, body }, { signal, log: {} })
+    return asPlain(ruling, service)
   }
 
   function passedOver(client: Client, head: RequestHead, { id, service, backend, error }: PassedOver): void {
@@ -379,21 +396,4 @@ async function admit(socket: Socket, terms: Terms, setUp: SetUp): Promise<Client
   const sender = await identify(socket, terms, setUp.signal)
   setUp.enter('tls')
   return await secure(socket, sender, terms, setUp.signal)
-}
-
-/** Routes have no use for an AbortSignal: only who asks for it gets one made. */
-function contextOf(setUp: SetUp, log: Record<string, unknown>): HandlerContext {
-  let signal: AbortSignal | undefined
-  return {
-    log,
-    get signal() {
-      signal ??= setUp.abortSignal()
-      return signal
-    },
-  }
-}
-
-function joined(held: Held): Buffer | null {
-  const chunks = held.take()
-  return chunks.length === 0 ? null : Buffer.concat(chunks)
 }

@@ -34,8 +34,13 @@ import type { WebhookOptions } from './observe/webhook.ts'
 import { renewableWebhook } from './observe/webhook.ts'
 import type { GateReport, Operations } from './operations.ts'
 import { createOperations } from './operations.ts'
+import type { Passing } from './passing.ts'
+import { openPassing } from './passing.ts'
 import type { Prepared } from './prepared.ts'
-import type { Service, ServiceOptions } from './service/service.ts'
+import { loadProgram } from './program/program.ts'
+import type { Peer } from './service/places.ts'
+import { createPlaces, onlyHere } from './service/places.ts'
+import type { Service, ServiceMeans, ServiceOptions } from './service/service.ts'
 import { createServices, expectations, succeedBackends } from './service/service.ts'
 import type { BackendStatus } from './service/status.ts'
 import type { Switched } from './service/switch.ts'
@@ -72,6 +77,8 @@ export interface WorkerIdentity {
   readonly name: string
   /** What was switched before, and is kept elsewhere. */
   readonly switched: Switched
+  /** All workers, this one included: named sessions are shared out among them. */
+  readonly peers: readonly Peer[]
 }
 
 /** What a reload can change. */
@@ -155,7 +162,11 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   const onCrossing = (crossing: Crossing) => observer.spike(crossing)
   const ledger = shared ?? createLedger({ redis: options.redis, onCrossing, onTrouble: trouble })
   const counter = { ledger, newId }
-  let services = createServices(options.services, counter)
+  const means: ServiceMeans = {
+    places: worker === undefined ? onlyHere : createPlaces(worker.name, worker.peers),
+    loadProgram: (program, service) => loadProgram(program, service, trouble),
+  }
+  let services = createServices(options.services, counter, undefined, means)
   const metering = createMetering(servedBy(services))
   const activity = createActivity(worker?.name ?? 'main', newId(), tunnels, metering.eventLoopDelay)
   const observer = metering.observing(activity.counting(createObserver(lines, events, webhook)))
@@ -180,14 +191,31 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     newId,
   })
 
+  let passing: Promise<Passing> | null = null
+
+  /** Where others pass on what is for sessions that live here. */
+  async function openPassingOnce(some: readonly Service[]): Promise<void> {
+    const own = worker?.peers.find(({ name }) => name === worker.name)
+    const isUseless = worker === undefined || worker.peers.length < 2 || !some.some(hasCode)
+    if (own === undefined || isUseless) return
+    const serviceOf = (id: string) => services.find(({ options }) => options.id === id)
+    passing ??= openPassing(own.path, { serviceOf, limits: options.limits, newId, trouble })
+    await passing
+  }
+
   function serve(arrival: Arrival, terms: Terms): void {
     metering.accepted(terms)
     void way.serve(arrival, terms)
   }
 
   async function open(wanted: readonly ListenerOptions[]): Promise<Opened> {
-    await Promise.all([usage.open(), ledger.ready(), ...services.map(({ handler }) => handler)])
+    await Promise.all([
+      usage.open(),
+      ledger.ready(),
+      ...services.flatMap(({ handler, program }) => [handler, program]),
+    ])
     await engine.ready.catch(engineFailed)
+    await openPassingOnce(services)
     const group = await openListeners(wanted, { serve, trouble, loop })
     // Behind whatever the program says of the addresses. Of several workers, the program says it once.
     if (groups.size === 0 && worker === undefined) setImmediate(() => lines.engine(engine.name, reason))
@@ -203,8 +231,9 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   }
 
   async function prepare(next: ReloadOptions, relisten?: Relisten): Promise<Prepared> {
-    const renewed = createServices(next.services, counter, services)
-    await Promise.all(renewed.map(({ handler }) => handler))
+    const renewed = createServices(next.services, counter, services, means)
+    await Promise.all(renewed.flatMap(({ handler, program }) => [handler, program]))
+    await openPassingOnce(renewed)
     const listening = await relisten?.opened.prepare(relisten.wanted)
     return {
       commit() {
@@ -247,9 +276,11 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     groups.clear()
     checks.stop()
     way.drain()
+    void passing?.then((one) => one.close())
     await drain.run(times)
     way.abort()
     const counts = await drain.finish()
+    await (await passing)?.end()
     await closing
     await usage.close()
     ledger.close()
@@ -333,11 +364,17 @@ function usualOf({ drainTimeoutMs, drainSpreadMs }: ReloadOptions): DrainTimes {
   return { drainMs: drainTimeoutMs, spreadMs: drainSpreadMs }
 }
 
-/** All backends of all services. */
+/** All backends of all services, and what stands for one where code may be the origin. */
 function servedBy(services: readonly Service[]): ServedBackend[] {
-  return services.flatMap(({ options: { id }, backends }) =>
-    [...backends.values()].map((backend) => ({ service: id, backend })),
-  )
+  return services.flatMap((service) => {
+    const { options, backends, here } = service
+    const all = [...backends.values(), ...(hasCode(service) ? [here] : [])]
+    return all.map((backend) => ({ service: options.id, backend }))
+  })
+}
+
+function hasCode({ handler, program }: Service): boolean {
+  return handler !== null || program !== null
 }
 
 /** Ids that are short, and unlike those of other workers and earlier runs. */

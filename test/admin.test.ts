@@ -64,7 +64,8 @@ function requestFor(method: string, path: string): { path: string; asking: Askin
 }
 
 t.test('each role may do what it may on each route, and nothing else', async (t) => {
-  const { fleet, admin } = await startAdmin(t, WITH_TOKENS)
+  // A new release would take over, and listen elsewhere: none can start.
+  const { fleet, admin } = await startAdmin(t, `${WITH_TOKENS}upgrade: { node: ./none }\n`)
   const tokens: Record<string, string> = {}
   for (const role of ROLES) tokens[role] = await createToken(t, fleet, role, role)
   const strangers = ['', 'nonsense', tokens.user?.replace(/.$/, (last) => (last === 'A' ? 'B' : 'A')) ?? '']

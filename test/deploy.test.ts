@@ -321,7 +321,7 @@ t.test('the package has what runs, its licence and its documents, and nothing el
     'package.json',
     'dist/cli/headrace.js',
     'dist/cli/demo.html',
-    'dist/admin/page.html',
+    'dist/admin/page/page.html',
     'dist/head/llhttp.wasm',
     'dist/headrace.schema.json',
     'dist/index.d.ts',

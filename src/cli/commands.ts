@@ -10,6 +10,8 @@ import { checkFiles } from '../process/check-files.ts'
 import { actAsUser } from '../process/identity.ts'
 import { predecessor } from '../process/predecessor.ts'
 import { startPrimary } from '../process/primary.ts'
+import type { ProgramWords } from './program-config.ts'
+import { PROGRAM_FILE, programConfig } from './program-config.ts'
 import type { Wanted } from './usage.ts'
 import { printUsage } from './usage.ts'
 
@@ -17,8 +19,17 @@ import { printUsage } from './usage.ts'
 const TUNNELS_CUT = 4
 
 export async function run(file: string): Promise<number> {
+  return await runLoaded(() => read(file), file)
+}
+
+/** Without a file: a program, and what it needs. Throws UsageError. */
+export async function runProgram(words: ProgramWords): Promise<number> {
+  return await runLoaded(() => told(PROGRAM_FILE, () => programConfig(words)), PROGRAM_FILE)
+}
+
+async function runLoaded(load: () => Promise<LoadedConfig | null>, file: string): Promise<number> {
   const before = predecessor()
-  const config = await read(file)
+  const config = await load()
   if (config === null) {
     await before?.fail(`${file} is not valid for the new release`)
     return 1
@@ -63,8 +74,15 @@ export function printSchema(): number {
 
 /** Null if it is not valid: every problem has been told. */
 async function read(file: string): Promise<LoadedConfig | null> {
+  return await told(file, () => loadConfig(file, process.env))
+}
+
+async function told(
+  file: string,
+  load: () => LoadedConfig | Promise<LoadedConfig>,
+): Promise<LoadedConfig | null> {
   try {
-    return await loadConfig(file, process.env)
+    return await load()
   } catch (error) {
     if (!(error instanceof HeadraceError)) throw error
     complain(problemsOf(error), file)

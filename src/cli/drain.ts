@@ -2,6 +2,7 @@
 
 import { setTimeout as wait } from 'node:timers/promises'
 import { milliseconds } from '../config/units.ts'
+import { HeadraceError } from '../errors.ts'
 import type { Status, WorkerStatus } from '../operations.ts'
 import { load } from './commands.ts'
 import { askProgram, askRunning } from './control-client.ts'
@@ -36,12 +37,19 @@ export async function drain(
   process.stdout.write(`draining ${worker ?? 'all workers'}, tunnels open: ${open}\n`)
   while (isWaiting) {
     await wait(LOOK_MS)
-    const now = await askProgram<Status>(config, { method: 'GET', path: '/workers' })
+    const now = await askProgram<Status>(config, { method: 'GET', path: '/workers' }).catch(goingAway)
     if (now === undefined) break
+    if (now === null) continue
     const all = meant(now.workers)
     if (worker !== undefined && all.every(({ pid, state }) => state === 'running' && !pids.includes(pid)))
       break
   }
   if (isWaiting) process.stdout.write('drained\n')
   return 0
+}
+
+/** One that ends may not answer any more, before nobody is there. */
+function goingAway(error: unknown): null {
+  if (error instanceof HeadraceError && error.code === 'process-silent') return null
+  throw error
 }

@@ -8,7 +8,7 @@ import { parseArgs } from 'node:util'
 import { suggestion } from '../config/problems.ts'
 import { HeadraceError } from '../errors.ts'
 import { isMonth, monthOf } from '../usage/minutes.ts'
-import { check, printSchema, run, usage } from './commands.ts'
+import { check, printSchema, run, runProgram, usage } from './commands.ts'
 import { demo } from './demo.ts'
 import { drain } from './drain.ts'
 import { health } from './health.ts'
@@ -24,6 +24,8 @@ const USAGE = `usage: headrace COMMAND [OPTIONS]
 
 commands:
   run --config FILE      run until SIGTERM or SIGINT; a second signal ends it at once
+  run --fastly FILE | --worker FILE [--backend NAME=ADDRESS …] [--listen ADDRESS …]
+                         a program of Fastly Compute or Cloudflare Workers, as it is; default 127.0.0.1:8080
   check --config FILE    say what is wrong with a config, and do nothing else
   usage --config FILE    connections, minutes and bytes of each service, of all processes; while it runs, up to now
         [--month 2026-11] [--service ID] [--json | --csv]
@@ -64,7 +66,15 @@ interface Command {
 }
 
 const COMMANDS: Readonly<Record<string, Command>> = {
-  run: { options: ['config'], words: 0, run: (values) => run(configOf(values, 'run')) },
+  run: {
+    options: ['config', 'fastly', 'worker', 'backend', 'listen'],
+    words: 0,
+    run(values) {
+      if (values.fastly === undefined && values.worker === undefined) return run(configOf(values, 'run'))
+      if (values.config !== undefined) throw new UsageError('run takes --config, or --fastly or --worker')
+      return runProgram(values)
+    },
+  },
   check: { options: ['config'], words: 0, run: (values) => check(configOf(values, 'check')) },
   demo: { options: ['port'], words: 0, run: (values) => demo(portOf(values)) },
   schema: { options: [], words: 0, run: printSchema },
@@ -131,6 +141,9 @@ interface Values {
   readonly help?: boolean
   readonly version?: boolean
   readonly config?: string
+  readonly fastly?: string
+  readonly backend?: string[]
+  readonly listen?: string[]
   readonly port?: string
   readonly name?: string
   readonly role?: string
@@ -151,6 +164,9 @@ function readWords(words: readonly string[]): { values: Values; positionals: str
     help: { type: 'boolean', short: 'h' },
     version: { type: 'boolean', short: 'v' },
     config: { type: 'string', short: 'c' },
+    fastly: { type: 'string' },
+    backend: { type: 'string', multiple: true },
+    listen: { type: 'string', multiple: true },
     port: { type: 'string', short: 'p' },
     name: { type: 'string' },
     role: { type: 'string' },

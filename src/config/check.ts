@@ -63,7 +63,15 @@ function checkDomains(service: Part, at: number, owners: Map<string, number>, co
   }
 }
 
-function checkService({ backends, directors, routes, handler }: Part, path: Path, complain: Complain): void {
+function checkService(service: Part, path: Path, complain: Complain): void {
+  const { backends, directors, routes, handler, program } = service
+  checkProgram(service, path, complain)
+  if (backends === undefined && handler === undefined && program === undefined)
+    complain(
+      [...path, 'backends'],
+      'is missing',
+      'write at least one, or a handler or program that serves by itself',
+    )
   unique(parts(backends), 'name', [...path, 'backends'], complain)
   for (const [at, backend] of parts(backends).entries()) {
     checkBackend(backend, [...path, 'backends', at], complain)
@@ -78,9 +86,39 @@ function checkService({ backends, directors, routes, handler }: Part, path: Path
     complain([...path, 'handler'], 'a handler beside routes', 'let one of them decide and remove the other')
   }
   const choices = directors === undefined ? backends : directors
-  if (routes === undefined && handler === undefined && parts(choices).length > 1) {
+  if (routes === undefined && handler === undefined && program === undefined && parts(choices).length > 1) {
     const what = directors === undefined ? 'backends' : 'directors'
     complain(path, `several ${what}, and nothing that decides between them`, 'write routes or a handler')
+  }
+}
+
+function checkProgram(
+  { program, routes, handler, backends, directors }: Part,
+  path: Path,
+  complain: Complain,
+): void {
+  if (program === undefined) return
+  const beside = routes !== undefined ? 'routes' : handler !== undefined ? 'a handler' : null
+  if (beside !== null) {
+    complain(
+      [...path, 'program'],
+      `a program beside ${beside}`,
+      'let one of them decide and remove the other',
+    )
+  }
+  const { fastly, worker, objects, backend } = part(program)
+  if ((fastly === undefined) === (worker === undefined)) {
+    const found = fastly === undefined ? 'a program of no kind' : 'a program of two kinds'
+    complain([...path, 'program'], found, 'write fastly: ./main.js or worker: ./worker.js')
+  }
+  for (const [key, value] of Object.entries({ objects, backend })) {
+    if (value === undefined || worker !== undefined) continue
+    complain([...path, 'program', key], `${key} of a program that is no worker`, 'remove it')
+  }
+  const known = [...namesOf(backends), ...namesOf(directors)]
+  if (typeof backend === 'string' && !known.includes(backend)) {
+    const reason = `no backend or director ${backend}${suggestion(backend, known)}`
+    complain([...path, 'program', 'backend'], reason, `there are ${known.join(', ')}`)
   }
 }
 

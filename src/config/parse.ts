@@ -12,7 +12,7 @@ import type { GateOptions } from '../gate/gate.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
 import type { RouteAction, RouteOptions } from '../handoff/routes.ts'
 import type { TcpOptions } from '../linux/tuning.ts'
-import type { ServiceOptions } from '../service/service.ts'
+import type { ProgramOptions, ServiceOptions } from '../service/service.ts'
 import { checkConfig, checkListeners } from './check.ts'
 import { checkOptions, directorOptions, ejectionOptions } from './directors.ts'
 import { tellIssues } from './issues.ts'
@@ -168,8 +168,18 @@ function tcpOptions({ keepalive, keepaliveInterval, keepaliveProbes, userTimeout
 }
 
 function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
-  const { id, domains, websockets, backends, directors, headers, handler, handlerTimeout, forwarded } =
-    service
+  const {
+    id,
+    domains,
+    websockets,
+    backends = [],
+    directors,
+    headers,
+    handler,
+    handlerTimeout,
+    forwarded,
+  } = service
+  const program = programOptions(service, folder)
   return {
     id,
     domains,
@@ -180,8 +190,31 @@ function serviceOptions(service: ServiceShape, folder: string): ServiceOptions {
     headers: headerRules(headers),
     routes: routesOf(service),
     handler: typeof handler === 'string' ? resolve(folder, handler) : handler,
-    handlerTimeoutMs: handlerTimeout ?? 5_000,
+    program,
+    handlerTimeoutMs: handlerTimeout ?? (program === undefined ? 5_000 : 30_000),
+    local: {
+      maxPayload: service.local?.maxPayload ?? 1_048_576,
+      maxBuffered: service.local?.maxBuffered ?? 4_194_304,
+      deflate: service.local?.deflate ?? false,
+    },
     forwarded: forwarded ?? false,
+  }
+}
+
+function programOptions(
+  { program, backends = [], directors = [] }: ServiceShape,
+  folder: string,
+): ProgramOptions | undefined {
+  if (program === undefined) return undefined
+  const { fastly, worker, env = {}, objects = {}, backend } = program
+  const choices = directors.length > 0 ? directors : backends
+  const [only] = choices.length === 1 ? choices : []
+  return {
+    kind: fastly === undefined ? 'worker' : 'fastly',
+    file: resolve(folder, fastly ?? worker ?? ''),
+    env,
+    objects,
+    backend: backend ?? only?.name ?? '',
   }
 }
 
@@ -210,10 +243,10 @@ function gateOptions(gate: GateShape): GateOptions {
 }
 
 /** With neither routes nor a handler, the only director or backend gets the upgrades. */
-function routesOf({ routes, handler, backends, directors }: ServiceShape): RouteOptions[] {
+function routesOf({ routes, handler, program, backends = [], directors }: ServiceShape): RouteOptions[] {
   const [only] = directors ?? backends
   if (routes !== undefined) return routes.map(routeOptions)
-  if (handler !== undefined || only === undefined) return []
+  if (handler !== undefined || program !== undefined || only === undefined) return []
   return [routeOptions({ match: { upgrade: 'websocket' }, handoff: only.name })]
 }
 

@@ -4,6 +4,7 @@
 import { z } from 'zod'
 import type { Handler } from '../handoff/handler.ts'
 import { gate } from './gate-schema.ts'
+import { local, program } from './program-schema.ts'
 import { fields, section } from './section.ts'
 import {
   account,
@@ -241,7 +242,9 @@ const service = section({
   domains: several(domain, 'domains').describe('example.com, *.example.com, or * for all'),
   websockets: flag.optional().describe('The product switch; default off'),
   gate: gate.optional().describe('Which upgrades are let through'),
-  backends: several(backend, 'backends').describe('The origins'),
+  backends: several(backend, 'backends')
+    .optional()
+    .describe('The origins; needed unless a handler or a program needs none'),
   directors: several(director, 'directors').optional().describe('Groups of backends'),
   headers: headerRules.optional().describe('Changes of the fields that go to an origin'),
   routes: several(route, 'routes').optional().describe('The first that matches wins'),
@@ -252,7 +255,13 @@ const service = section({
     )
     .optional()
     .describe('A module whose default export decides; instead of routes'),
-  handlerTimeout: duration().optional().describe('What a handler may take; default 5s'),
+  program: program
+    .optional()
+    .describe('A program written for another product; instead of routes and handler'),
+  handlerTimeout: duration()
+    .optional()
+    .describe('What a handler may take; default 5s, of a program, which waits for backends, 30s'),
+  local: local.optional().describe('WebSockets that end in a handler or a worker'),
   forwarded: flag.optional().describe('Send Forwarded (RFC 7239) besides X-Forwarded-*; default false'),
 })
 

@@ -41,6 +41,8 @@ export interface Choice {
   readonly backends: readonly Backend[]
   /** All dials together, in ms. */
   readonly timeoutMs: number
+  /** A process that is about to listen there: a dial that is refused is tried again for as long as that. */
+  readonly isAwaited?: boolean
 }
 
 /** Throws config-invalid. */

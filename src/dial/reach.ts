@@ -1,6 +1,7 @@
 // Reaching one of several backends: those of a choice are tried in turn until one is, as long as nothing of the request has
 // been sent. The failure of the last one tried is what is told.
 
+import { setTimeout } from 'node:timers/promises'
 import type { HeadraceError } from '../errors.ts'
 import { asHeadraceError } from '../errors.ts'
 import type { Signal } from '../signal.ts'
@@ -11,6 +12,9 @@ import type { Choice } from './director.ts'
 
 /** Less is no time for a dial, in ms; and by about that much a timer may be early. */
 const LEAST_MS = 5
+
+/** Between two dials of somebody who is about to listen, in ms. */
+const AGAIN_MS = 50
 
 /** Told of each failure; `isLast`: no other backend is tried. */
 export type TellFailure = (backend: Backend, error: HeadraceError, isLast: boolean) => void
@@ -35,7 +39,7 @@ export function reach(choice: Choice, signal: Signal, means: DialMeans, tell: Te
  * Throws what the last attempt threw.
  */
 export async function inTurn<Result>(
-  { backends, timeoutMs }: Choice,
+  { backends, timeoutMs, isAwaited = false }: Choice,
   attempt: (backend: Backend, timeoutMs: number) => Promise<Result>,
   mayGoOn: () => boolean,
   tell: TellFailure,
@@ -48,7 +52,13 @@ export async function inTurn<Result>(
     try {
       return await attempt(backend, Math.ceil(deadline - performance.now()))
     } catch (error) {
-      const isLast = waiting.length === 0 || !mayGoOn() || deadline - performance.now() < LEAST_MS
+      const isOver = !mayGoOn() || deadline - performance.now() < LEAST_MS
+      if (isAwaited && !isOver && asHeadraceError(error).code === 'dial-refused') {
+        await setTimeout(AGAIN_MS)
+        waiting.push(backend)
+        continue
+      }
+      const isLast = waiting.length === 0 || isOver
       tell(backend, asHeadraceError(error), isLast)
       if (isLast) throw error
     }

@@ -2,8 +2,12 @@
 // nobody but its own client notices.
 
 import { existsSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
+import type { Readable } from 'node:stream'
 import { pathToFileURL } from 'node:url'
-import { HeadraceError } from '../errors.ts'
+import { entry, HeadraceError } from '../errors.ts'
+import type { RequestHead } from '../head/head.ts'
+import { told } from '../stack.ts'
 import type { Decision } from './decision.ts'
 import type { RequestView } from './request-view.ts'
 
@@ -15,6 +19,32 @@ export interface HandlerContext {
 }
 
 export type Handler = (request: RequestView, context: HandlerContext) => Decision | Promise<Decision>
+
+export interface AskedBody {
+  readonly stream: Readable
+  /** It is that of the request, whose head says how it is framed. */
+  readonly isOwn: boolean
+}
+
+/** What a program may do besides. */
+export interface ProgramContext extends HandlerContext {
+  /** Of a plain request; null for an upgrade. Whoever asks for it reads it: a client may wait for that. */
+  readonly body: Readable | null
+  /** Set if another process has decided that the request is for the object of this name, and passed it on. */
+  readonly object: string | null
+  /** Whether a session lives in another process. */
+  isElsewhere(session: string): boolean
+  /**
+   * Asks a backend or director as plain HTTP, and resolves with its answer, of which the body is still to come. Throws
+   * backend-unknown, and what dials and answers throw.
+   */
+  ask(backend: string, head: RequestHead, body: AskedBody | null): Promise<IncomingMessage>
+  /** The same of the object of this name, in the process where it lives. */
+  askSession(session: string, head: RequestHead, body: AskedBody | null): Promise<IncomingMessage>
+}
+
+/** A service's own code in somebody else's shape; it ends in a decision as a handler does. */
+export type Program = (request: RequestView, context: ProgramContext) => Promise<Decision>
 
 /** What a module may take to load, in ms: its top level may await what never comes. */
 const LOAD_TIMEOUT_MS = 10_000
@@ -60,10 +90,10 @@ async function loaded(file: string, isAnew: boolean): Promise<{ default?: unknow
  * Asks the handler. `signal` rejects with its reason.
  * Throws handler-failed or handler-timeout.
  */
-export async function runHandler(
-  handler: Handler,
+export async function runHandler<Context extends HandlerContext>(
+  handler: (request: RequestView, context: Context) => Decision | Promise<Decision>,
   request: RequestView,
-  context: HandlerContext,
+  context: Context,
   timeoutMs: number,
 ): Promise<Decision> {
   const { signal } = context
@@ -86,8 +116,9 @@ export async function runHandler(
     return checkDecision(await Promise.race([answer, givenUp]))
   } catch (error) {
     if (signal.aborted) throw signal.reason
-    if (error instanceof HeadraceError && error.code === 'handler-timeout') throw error
-    throw new HeadraceError('handler-failed', error instanceof Error ? error.message : String(error), error)
+    // What an origin did to code that has asked it is as if the request had been sent there.
+    if (error instanceof HeadraceError && entry(error.code).status !== null) throw error
+    throw new HeadraceError('handler-failed', told(error), error)
   } finally {
     clearTimeout(timer)
     if (onAbort !== undefined) signal.removeEventListener('abort', onAbort)
@@ -96,6 +127,7 @@ export async function runHandler(
 
 function checkDecision(answer: unknown): Decision {
   const kind = (answer as Decision | null | undefined)?.kind
-  if (kind === 'handoff' || kind === 'send' || kind === 'respond') return answer as Decision
-  throw new TypeError('it returned no decision: return handoff(…), send(…) or respond(…)')
+  if (kind === 'handoff' || kind === 'send' || kind === 'respond' || kind === 'serve' || kind === 'pass')
+    return answer as Decision
+  throw new TypeError('it returned no decision: return handoff(…), send(…), respond(…) or serve(…)')
 }

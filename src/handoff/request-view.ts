@@ -96,6 +96,12 @@ export class RequestView {
     return new URLSearchParams(this.#url.slice(this.path.length))
   }
 
+  /** The subprotocols that the client offers, in its order. */
+  get protocols(): string[] {
+    const offered = this.headers.get('sec-websocket-protocol') ?? ''
+    return offered.split(',').flatMap((one) => one.trim() || [])
+  }
+
   head(): RequestHead {
     return { method: this.#method, target: this.#url, version: '1.1', fields: this.headers.fields }
   }

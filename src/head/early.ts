@@ -7,6 +7,8 @@ import type { Reader, Transport } from '../transport/transport.ts'
 export interface Held {
   /** What has arrived since the head, in order. Whoever attaches to the transport next goes on after it. */
   take(): readonly Buffer[]
+  /** The same in one piece; null if nothing has arrived. */
+  joined(): Buffer | null
 }
 
 /**
@@ -43,6 +45,10 @@ class EarlyBytes implements Reader, Held {
 
   take(): readonly Buffer[] {
     return this.chunks
+  }
+
+  joined(): Buffer | null {
+    return this.chunks.length === 0 ? null : Buffer.concat(this.chunks)
   }
 
   keep(chunk: Buffer): void {

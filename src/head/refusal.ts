@@ -1,6 +1,7 @@
 // The answers that are given here and not by an origin: the short refusals, and what a route or handler responds.
 
 import { STATUS_CODES } from 'node:http'
+import type { Readable } from 'node:stream'
 import type { ErrorCode, HeadraceError } from '../errors.ts'
 import { entry } from '../errors.ts'
 import type { Field } from './head.ts'
@@ -11,6 +12,17 @@ export interface LocalAnswer {
   /** With Content-Length; without what belongs to the connection. */
   readonly fields: readonly Field[]
   readonly body: string
+}
+
+/** An answer whose body comes bit by bit. */
+export interface StreamedAnswer {
+  readonly status: number
+  /** Undefined or '': the usual one. */
+  readonly reason: string | undefined
+  /** With Content-Length if that is known. */
+  readonly fields: readonly Field[]
+  /** Whoever gives the answer closes it. */
+  readonly body: Readable
 }
 
 export function localAnswer(status: number, fields: readonly Field[], body: string): LocalAnswer {

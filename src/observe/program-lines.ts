@@ -2,6 +2,7 @@
 
 import type { HeadraceError } from '../errors.ts'
 import type { Crossing } from '../gate/seats.ts'
+import { told } from '../stack.ts'
 import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
 import { createLogger } from './lines.ts'
 
@@ -41,6 +42,8 @@ export interface ProgramLines {
   /** Of an upgrade: of one that is given up, why. */
   upgrading(step: UpgradeStep, what?: Readonly<Record<string, unknown>>): void
   trouble(error: HeadraceError): void
+  /** Code of users has left a rejected promise alone. */
+  unhandled(reason: unknown): void
   spike(crossing: Crossing): void
   /** Written at every level but silent: whoever turns the log down still wants to know who changed what. */
   changed(change: Change): void
@@ -105,6 +108,9 @@ export function createProgramLines(level: string): ProgramLines {
     },
     trouble({ code, message, remedy }) {
       log.warn({ code, error: message, remedy }, 'trouble')
+    },
+    unhandled(reason) {
+      log.error({ error: told(reason), err: reason }, 'a promise was rejected, and nobody has noticed')
     },
     spike({ isAbove, ...numbers }) {
       if (isAbove) log.warn(numbers, 'more connections than expected')

@@ -17,7 +17,7 @@ import { endToEnd, field, fieldsOf, firstValue, flatFields } from '../head/head.
 /** How long a connection to an origin is kept without a request, in ms; less than common origins keep theirs. */
 const POOL_TIMEOUT_MS = 4_000
 /** RFC 9110 section 9.2.2; the request must not have a body either. */
-const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS'])
+export const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 const pools = new WeakMap<Backend, Agent>()
 
@@ -159,7 +159,7 @@ function limitDial(
 }
 
 /** What failed with a connection is the answer; failures of the dial have been told by the dial. */
-function blamed(backend: Backend, error: HeadraceError): HeadraceError {
+export function blamed(backend: Backend, error: HeadraceError): HeadraceError {
   backend.health.failed(error)
   return error
 }
@@ -213,7 +213,7 @@ function relayBack(
   })
 }
 
-function poolOf(backend: Backend): Agent {
+export function poolOf(backend: Backend): Agent {
   const known = pools.get(backend)
   if (known !== undefined) return known
   const pool = new BackendPool(backend)
@@ -229,7 +229,7 @@ function hasBody({ fields }: RequestHead): boolean {
 }
 
 /** Node's client would frame the missing body of a POST as chunks; a length of 0 is what it was (RFC 9110 section 8.6). */
-function requestFields(head: RequestHead): string[] {
+export function requestFields(head: RequestHead): string[] {
   const isFramed = ['transfer-encoding', 'content-length'].some(
     (key) => firstValue(head.fields, key) !== undefined,
   )
@@ -241,7 +241,7 @@ function pairsOf(flat: readonly string[]): [string, string][] {
   return fieldsOf(flat).map(({ name, value }) => [name, value])
 }
 
-function troubleOf(error: NodeJS.ErrnoException): HeadraceError {
+export function troubleOf(error: NodeJS.ErrnoException): HeadraceError {
   if (error instanceof HeadraceError) return error
   if (error.code === 'HPE_HEADER_OVERFLOW') return new HeadraceError('answer-too-large', error.message, error)
   if (error.code?.startsWith('HPE_')) return new HeadraceError('answer-malformed', error.message, error)

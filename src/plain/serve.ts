@@ -5,7 +5,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:http'
 import type { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
+import type { Duplex, Readable } from 'node:stream'
 import type { Client } from '../accept/client.ts'
 import type { Backend } from '../dial/backend.ts'
 import type { Choice } from '../dial/director.ts'
@@ -15,7 +15,7 @@ import { asksForUpgrade } from '../head/handshake.ts'
 import type { RequestHead } from '../head/head.ts'
 import { field, fieldsOf, flatFields, requestBytes, tokensOf } from '../head/head.ts'
 import type { HeadLimits } from '../head/llhttp.ts'
-import type { LocalAnswer } from '../head/refusal.ts'
+import type { LocalAnswer, StreamedAnswer } from '../head/refusal.ts'
 import { closingBytes, reasonPhrase, refusalFor } from '../head/refusal.ts'
 import type { Checked } from '../head/request.ts'
 import { checkRequest } from '../head/request.ts'
@@ -31,12 +31,13 @@ export type PlainDecision =
       requestFor(backend: Backend): RequestHead
     }
   | { readonly kind: 'respond'; readonly service: string; readonly answer: LocalAnswer }
+  | { readonly kind: 'stream'; readonly service: string; readonly answer: StreamedAnswer }
 
 /** What this room needs of the spine. */
 export interface PlainWay {
   newId(): string
   /** Decides about each checked request of a connection. Throws what the client is refused with. */
-  decide(client: Client, checked: Checked, signal: AbortSignal): Promise<PlainDecision>
+  decide(client: Client, checked: Checked, signal: AbortSignal, body: () => Readable): Promise<PlainDecision>
   /** Takes a connection back: its next request asks to become a WebSocket. The transport is retaken and paused. */
   upgrade(client: Client, head: RequestHead, rest: Buffer | null): void
   /** A backend could not be reached, and another one is tried. */
@@ -176,13 +177,19 @@ export function createPlainServer(way: PlainWay, initial: PlainLimits): PlainSer
     try {
       checkCount(head, limits.headFields)
       const checked = checkRequest(head)
+      const body = () => {
+        // A client that expects a 100 sends nothing before it (RFC 9110 section 10.1.1).
+        if (request.headers.expect?.toLowerCase() === '100-continue') response.writeContinue()
+        return request
+      }
       if (tokensOf(head.fields, 'connection').includes('host')) {
         throw new HeadraceError('host-invalid', 'Connection names Host')
       }
       phase = 'decide'
-      decision ??= await way.decide(client, checked, gone.signal)
+      decision ??= await way.decide(client, checked, gone.signal, body)
       phase = 'answer'
       if (decision.kind === 'respond') return give(response, decision.answer)
+      if (decision.kind === 'stream') return stream(response, decision.answer)
       const { service, choice, requestFor } = decision
       const headFor = (tried: Backend) => {
         backend = tried
@@ -313,4 +320,14 @@ function refuse(response: ServerResponse, error: HeadraceError, id: string): voi
 function give(response: ServerResponse, { status, fields, body }: LocalAnswer): void {
   response.writeHead(status, reasonPhrase(status), flatFields(fields))
   response.end(body)
+}
+
+/** What cuts the body short cuts the answer short: the client must not take it for complete. */
+function stream(response: ServerResponse, { status, reason, fields, body }: StreamedAnswer): void {
+  response.on('close', () => body.destroy())
+  body.on('error', () => response.destroy())
+  response.writeHead(status, reason || reasonPhrase(status), flatFields(fields))
+  // The head is worth something by itself, however late the first byte of a body may come.
+  response.flushHeaders()
+  body.pipe(response)
 }

@@ -9,6 +9,7 @@ import { problem } from '../config/problems.ts'
 import { createBackend } from '../dial/backend.ts'
 import { HeadraceError } from '../errors.ts'
 import { loadHandler } from '../handoff/handler.ts'
+import { loadProgram } from '../program/program.ts'
 
 const PAIR = 'name PEM files of a certificate that is valid and of its key'
 
@@ -29,10 +30,14 @@ export async function checkFiles({ listeners, edge, admin, locate }: LoadedConfi
       await attempt(path, PAIR, (tell) => loadCertificates({ pairs: [pair] }, tell).close())
     }
   }
-  for (const [at, { backends, handler }] of edge.services.entries()) {
+  for (const [at, { id, backends, handler, program }] of edge.services.entries()) {
     for (const [index, backend] of backends.entries()) {
       const path = ['services', at, 'backends', index, 'clientCertificate']
       await attempt(path, 'name PEM files of a certificate and its key', () => createBackend(backend))
+    }
+    if (program !== undefined) {
+      const path = ['services', at, 'program', program.kind]
+      await attempt(path, 'mend the program', (tell) => loadProgram(program, id, tell))
     }
     if (typeof handler !== 'string') continue
     const remedy = 'name a module whose default export is a function'
@@ -65,7 +70,10 @@ export function filesOf({ file, listeners, edge, admin }: LoadedConfig): string[
     ),
     ...(admin?.tls == null ? [] : [admin.tls]),
   ]
-  const handlers = edge.services.flatMap(({ handler }) => (typeof handler === 'string' ? [handler] : []))
+  const handlers = edge.services.flatMap(({ handler, program }) => [
+    ...(typeof handler === 'string' ? [handler] : []),
+    ...(program === undefined ? [] : [program.file]),
+  ])
   const pems = pairs.flatMap(({ certificate, key }) => [certificate, key])
   const all = [file, ...handlers, ...(admin?.tokens == null ? [] : [admin.tokens]), ...pems]
   return [...new Set(all.filter((one) => !one.includes('-----BEGIN')))]

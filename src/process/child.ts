@@ -133,7 +133,7 @@ export function startChild<Own extends Answers<Own>, Theirs, Started>(
     if (isRenewed && !isRetired) {
       isRenewed = false
       state = 'waiting'
-      again()
+      void again()
       return
     }
     inARow = ageMs < YOUNG_MS ? inARow + 1 : 1

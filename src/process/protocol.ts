@@ -26,6 +26,8 @@ export interface ConfigText {
 export interface WorkerOrders extends ConfigText {
   readonly name: string
   readonly switched: Switched
+  /** The names of all workers, this one included. */
+  readonly workers: readonly string[]
   /** In the order of the config's listeners: where they are, and as which descriptor they were inherited. */
   readonly sockets: readonly InheritedSocket[]
   /** Those that a release with more workers had, and that nobody else accepts from, by the place of their listener. */

@@ -5,7 +5,6 @@
 
 import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { HeadraceError } from '../errors.ts'
 import { FIRST_INHERITED } from './child.ts'
 import type { Identity } from './identity.ts'
@@ -53,7 +52,8 @@ export async function startSuccessor(parts: SuccessorParts): Promise<Successor> 
   const child = parts.identity.raised(() =>
     startProcess(parts.node ?? process.execPath, descriptors, parts.environment),
   )
-  const ended = once(child, 'exit').then(([code]) => (code as number | null) ?? 1)
+  // Not by `once`, which would reject where it can't be started.
+  const ended = new Promise<number>((resolve) => void child.once('exit', (code) => resolve(code ?? 1)))
   let readied: (release: Release) => void = () => {}
   let failed: (reason: string) => void = () => {}
   const ready = new Promise<Release>((resolve, reject) => {

@@ -14,6 +14,7 @@ import { createCover } from './cover.ts'
 import type { Giver } from './handover-giver.ts'
 import { createGiver } from './handover-giver.ts'
 import { wire } from './messages.ts'
+import { peersOf } from './peers.ts'
 import type { HostAnswers, WorkerAnswers, WorkerOrders } from './protocol.ts'
 import type { Renewal } from './renewal.ts'
 import { createRenewal } from './renewal.ts'
@@ -41,17 +42,23 @@ const renewal = new Promise<Renewal>((resolve) => {
   accepts = resolve
 })
 let isStarted = false
+let unhandled = createProgramLines('error').unhandled
 let cover: Cover | null = null
 let standby: Standby | null = null
 let giver: Giver | null = null
 
 const answers: WorkerAnswers = {
   async start(orders: WorkerOrders) {
-    const { file, text, name, switched, neighbour, isStandby } = orders
+    const { file, text, name, switched, workers, neighbour, isStandby } = orders
     const { edge: options, listeners } = readConfig(text, file, process.env)
     const lines = createProgramLines(options.log.level)
     const ledger = askLedger(primary, options.redis, lines.trouble)
-    const own = { writer: writerOf(name), worker: { name, switched }, webhook: undefined }
+    const hasCode = options.services.some(
+      ({ handler, program }) => handler !== undefined || program !== undefined,
+    )
+    const peers = hasCode ? peersOf(workers, options.stateDirectory, writerOf) : []
+    const own = { writer: writerOf(name), worker: { name, switched, peers }, webhook: undefined }
+    unhandled = lines.unhandled
     const created = createEdge({ ...options, ...own }, ledger)
     isStarted = true
     const covering = createCover(created, { listeners, sockets: neighbour })
@@ -129,6 +136,9 @@ function known(one: Giver | null): Giver {
   if (one === null) throw new HeadraceError('internal', 'nobody was given to')
   return one
 }
+
+/** Code of users that leaves a rejected promise alone harms nobody but itself: node would end the process. */
+process.on('unhandledRejection', (reason) => unhandled(reason))
 
 /** The channel ends when the work is done, or when the primary was killed: then the tunnels have their time to end. */
 process.on('disconnect', async () => {

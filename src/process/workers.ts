@@ -88,7 +88,7 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
       },
     }
     const child = startChild<HostAnswers, WorkerAnswers, WorkerStarted>({
-      name: `worker-${at}`,
+      name: nameOf(at),
       module: new URL('./worker.js', import.meta.url),
       descriptors: () => inheritance().descriptors,
       settled,
@@ -98,7 +98,12 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
       start(wire) {
         const { file, text } = setting().config
         const { orders } = inheritance()
-        const own = { name: `worker-${at}`, switched: switches.switched, isStandby: isStandby() }
+        const own = {
+          name: nameOf(at),
+          switched: switches.switched,
+          workers: names,
+          isStandby: isStandby(),
+        }
         const all = { file, text, ...own, ...orders }
         return wire.ask('start', [all], START_TIMEOUT_MS)
       },
@@ -107,8 +112,13 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
     return Object.assign(child, { covered: () => covered(at) })
   }
 
-  const workers = Array.from({ length: count }, (_, at) => start(at))
+  const names = Array.from({ length: count }, (_, at) => nameOf(at))
+  const workers = names.map((_, at) => start(at))
   return workers
+}
+
+function nameOf(at: number): string {
+  return `worker-${at}`
 }
 
 interface Inheritance {

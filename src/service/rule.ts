@@ -1,6 +1,8 @@
-// From a checked request to what is done with it: the view is made, routes or handler decide, the rules of the service
-// change the fields, and the host comes last: that of the backend that is reached.
+// From a checked request to what is done with it: the view is made; routes, a handler or a program decide; the rules of the
+// service change the fields, and the host comes last: that of the backend that is reached.
 
+import type { IncomingMessage } from 'node:http'
+import type { Readable } from 'node:stream'
 import type { Client } from '../accept/client.ts'
 import type { Backend } from '../dial/backend.ts'
 import type { Choice } from '../dial/director.ts'
@@ -8,15 +10,22 @@ import { HeadraceError } from '../errors.ts'
 import type { Decision } from '../handoff/decision.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
 import { applyRules, originHead, withHost } from '../handoff/fields.ts'
-import type { HandlerContext } from '../handoff/handler.ts'
+import type { HandlerContext, ProgramContext } from '../handoff/handler.ts'
 import { runHandler } from '../handoff/handler.ts'
 import { RequestView } from '../handoff/request-view.ts'
 import type { RequestHead } from '../head/head.ts'
 import { field } from '../head/head.ts'
-import type { LocalAnswer } from '../head/refusal.ts'
+import type { LocalAnswer, StreamedAnswer } from '../head/refusal.ts'
 import { localAnswer } from '../head/refusal.ts'
+import type { Served } from '../local/endpoint.ts'
+import { askBackend } from '../plain/ask.ts'
 import { choiceOf } from './origins.ts'
+import type { Passed } from './passed.ts'
+import { factsOf, passedHead } from './passed.ts'
 import type { Service } from './service.ts'
+
+/** How long a worker that starts, or takes the place of a dead one, is waited for, in ms. */
+const AWAIT_MS = 5_000
 
 export interface Asked {
   readonly client: Client
@@ -24,6 +33,10 @@ export interface Asked {
   /** Without port, in lower case. */
   readonly host: string
   readonly isUpgrade: boolean
+  /** Of a plain request. */
+  readonly body?: () => Readable
+  /** Another process has passed it on to this one, where its session lives. */
+  readonly passed?: Passed
 }
 
 export type Ruling =
@@ -32,8 +45,12 @@ export type Ruling =
       readonly choice: Choice
       /** The head that the origin gets if it is this one. */
       requestFor(backend: Backend): RequestHead
+      /** It goes to the process where its session lives. */
+      readonly isPassedOn: boolean
     }
   | { readonly kind: 'respond'; readonly answer: LocalAnswer }
+  | { readonly kind: 'stream'; readonly answer: StreamedAnswer }
+  | { readonly kind: 'serve'; readonly served: Served }
 
 /**
  * What is to be done with a request; `named`: the backend or director to which it is handed off, if that is decided already.
@@ -47,19 +64,15 @@ export async function rule(
   named: string | null = null,
 ): Promise<Ruling> {
   const view = viewOf(service, asked)
-  const { decision, rules } = named === null ? await decide(service, view, context) : handoffTo(named)
-  if (decision.kind === 'respond') {
-    const fields = decision.headers.map(([name, value]) => field(name, value))
-    return { kind: 'respond', answer: localAnswer(decision.status, fields, decision.body) }
-  }
+  const { decision, rules } = named === null ? await decide(service, view, asked, context) : handoffTo(named)
+  if (decision.kind === 'respond') return answerOf(decision)
+  if (decision.kind === 'serve') return servedOrPassed(service, asked, decision.served)
+  if (decision.kind === 'pass') return passOn(service, asked, decision.session, view.head(), true)
   if (decision.kind === 'handoff' && !asked.isUpgrade) {
     throw new HeadraceError('upgrade-required', `a handoff of ${view.method} ${view.path}`)
   }
   const choice = choiceOf(service, decision.backend, view)
-  const head = view.head()
-  const ruled = [service.options.headers, ...rules].reduce(applyRules, head.fields)
-  const requestFor = ({ options }: Backend) => ({ ...head, fields: withHost(ruled, options.overrideHost) })
-  return { kind: decision.kind, choice, requestFor }
+  return { kind: decision.kind, choice, requestFor: headsOf(service, view.head(), rules), isPassedOn: false }
 }
 
 interface Decided {
@@ -68,10 +81,11 @@ interface Decided {
   readonly rules: readonly HeaderRules[]
 }
 
-function viewOf(service: Service, { client, head, host, isUpgrade }: Asked): RequestView {
+function viewOf(service: Service, { client, head, host, isUpgrade, passed }: Asked): RequestView {
   const { id, forwarded } = service.options
   const { address, port, tls } = client
-  const start = originHead(head, client, isUpgrade, forwarded)
+  // What is for an object is as somebody has decided it elsewhere.
+  const start = passed?.isForObject ? head : originHead(head, client, isUpgrade, forwarded)
   return new RequestView(start, { isUpgrade, client: { address, port }, tls, service: id, host })
 }
 
@@ -79,10 +93,21 @@ function handoffTo(backend: string): Decided {
   return { decision: { kind: 'handoff', backend }, rules: [] }
 }
 
-async function decide(service: Service, view: RequestView, context: HandlerContext): Promise<Decided> {
-  const { handler, options, routes } = service
+async function decide(
+  service: Service,
+  view: RequestView,
+  asked: Asked,
+  context: HandlerContext,
+): Promise<Decided> {
+  const { handler, program, options, routes } = service
   if (handler !== null) {
     const decision = await runHandler(await handler, view, context, options.handlerTimeoutMs)
+    view.isDecided = true
+    return { decision, rules: [] }
+  }
+  if (program !== null) {
+    const means = programContext(service, view, asked, context)
+    const decision = await runHandler(await program, view, means, options.handlerTimeoutMs)
     view.isDecided = true
     return { decision, rules: [] }
   }
@@ -90,4 +115,78 @@ async function decide(service: Service, view: RequestView, context: HandlerConte
   if (route !== undefined) return { decision: route.action, rules: [route.headers] }
   const what = `${view.method} ${view.path} of service ${options.id}`
   throw new HeadraceError(view.isUpgrade ? 'route-missing' : 'upgrade-required', what)
+}
+
+function programContext(
+  service: Service,
+  view: RequestView,
+  asked: Asked,
+  context: HandlerContext,
+): ProgramContext {
+  const { id } = service.options
+  return {
+    // An AbortSignal is made only for who asks for it.
+    get signal() {
+      return context.signal
+    },
+    log: context.log,
+    get body() {
+      return asked.body?.() ?? null
+    },
+    object: asked.passed?.isForObject ? asked.passed.session : null,
+    isElsewhere: (session) => asked.passed === undefined && service.places.of(id, session) !== null,
+    async ask(backend, head, body): Promise<IncomingMessage> {
+      const choice = choiceOf(service, backend, view)
+      const headFor = headsOf(service, head, [])
+      return await askBackend({ choice, headFor, body, signal: context.signal })
+    },
+    async askSession(session, head, body): Promise<IncomingMessage> {
+      const { choice, requestFor: headFor } = passOn(service, asked, session, head, true)
+      return await askBackend({ choice, headFor, body, signal: context.signal })
+    },
+  }
+}
+
+/** The heads that backends get of this one. */
+function headsOf(service: Service, head: RequestHead, rules: readonly HeaderRules[]) {
+  const ruled = [service.options.headers, ...rules].reduce(applyRules, head.fields)
+  return ({ options }: Backend) => ({ ...head, fields: withHost(ruled, options.overrideHost) })
+}
+
+function answerOf({ status, reason, headers, body }: Decision & { readonly kind: 'respond' }): Ruling {
+  const fields = headers.map(([name, value]) => field(name, value))
+  if (typeof body === 'string') return { kind: 'respond', answer: localAnswer(status, fields, body) }
+  return { kind: 'stream', answer: { status, reason, fields, body } }
+}
+
+/** Code that was asked again where the session lives decides the same, or something is wrong with it. */
+function servedOrPassed(service: Service, asked: Asked, served: Served): Ruling {
+  const { passed, head } = asked
+  const { session } = served
+  if (passed === undefined) {
+    const isHere = session === null || service.places.of(service.options.id, session) === null
+    return isHere ? { kind: 'serve', served } : passOn(service, asked, session, head, false)
+  }
+  if (passed.isForObject || session === passed.session) return { kind: 'serve', served }
+  const detail = `asked again in the process of session ${passed.session}, it chose ${session ?? 'none'}`
+  throw new HeadraceError('handler-failed', detail)
+}
+
+function passOn(
+  service: Service,
+  { client }: Asked,
+  session: string,
+  head: RequestHead,
+  isForObject: boolean,
+): Extract<Ruling, { readonly choice: Choice }> {
+  const { id } = service.options
+  const place = service.places.of(id, session)
+  if (place === null) throw new HeadraceError('internal', `session ${session} lives here`)
+  const passed = passedHead(head, { service: id, session, isForObject, client: factsOf(client) })
+  return {
+    kind: 'handoff',
+    choice: { backends: [place], timeoutMs: AWAIT_MS, isAwaited: true },
+    requestFor: () => passed,
+    isPassedOn: true,
+  }
 }

@@ -1,19 +1,25 @@
 // A service: a site, compiled from its options once.
 
+import { statSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import type { Backend, BackendOptions } from '../dial/backend.ts'
 import { createBackend, succeed } from '../dial/backend.ts'
 import type { Director, DirectorOptions } from '../dial/director.ts'
 import { createDirector } from '../dial/director.ts'
+import { HeadraceError } from '../errors.ts'
 import type { Gate, GateOptions } from '../gate/gate.ts'
 import { createGate } from '../gate/gate.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
-import type { Handler } from '../handoff/handler.ts'
+import type { Handler, Program } from '../handoff/handler.ts'
 import { loadHandler } from '../handoff/handler.ts'
 import type { Route, RouteOptions } from '../handoff/routes.ts'
 import { compileRoute } from '../handoff/routes.ts'
+import type { Local, LocalOptions } from '../local/endpoint.ts'
+import { createLocal } from '../local/endpoint.ts'
 import type { Counter } from './permits.ts'
 import { permitsFor } from './permits.ts'
+import type { Places } from './places.ts'
+import { localBackend, onlyHere } from './places.ts'
 
 export interface ServiceOptions {
   readonly id: string
@@ -32,9 +38,33 @@ export interface ServiceOptions {
   readonly routes: readonly RouteOptions[]
   /** A function, or the absolute path of a module whose default export is one. */
   readonly handler: Handler | string | undefined
+  /** A program in the shape of another product, in the place of a handler. */
+  readonly program: ProgramOptions | undefined
+  /** Of a handler, and of a program: the answers of backends that it waits for included. */
   readonly handlerTimeoutMs: number
+  /** Of the WebSockets that end here. */
+  readonly local: LocalOptions
   /** Send RFC 7239's `Forwarded` besides X-Forwarded-*. */
   readonly forwarded: boolean
+}
+
+export interface ProgramOptions {
+  readonly kind: 'fastly' | 'worker'
+  /** The absolute path of its module. */
+  readonly file: string
+  /** What it finds in its environment. */
+  readonly env: Readonly<Record<string, unknown>>
+  /** Of a worker: names in its environment, and the classes of the objects that they stand for. */
+  readonly objects: Readonly<Record<string, string>>
+  /** Of a worker: the backend or director that has what it fetches of its own host; '' if there is none. */
+  readonly backend: string
+}
+
+/** What is handed in from above. */
+export interface ServiceMeans {
+  readonly places: Places
+  /** Rejects with config-invalid. */
+  loadProgram(options: ProgramOptions, service: string): Promise<Program>
 }
 
 export interface Service {
@@ -45,16 +75,32 @@ export interface Service {
   readonly routes: readonly Route[]
   /** Resolves when the handler's module is loaded; rejects with config-invalid. */
   readonly handler: Promise<Handler> | Handler | null
+  /** As the handler. */
+  readonly program: Promise<Program> | null
+  /** When its file was changed last. */
+  readonly programTime: number
+  readonly local: Local
+  /** Stands for this process where others have a backend. */
+  readonly here: Backend
+  readonly places: Places
+}
+
+const NO_PROGRAMS: ServiceMeans = {
+  places: onlyHere,
+  async loadProgram({ file }) {
+    throw new HeadraceError('config-invalid', `the program ${file} can't run here`)
+  },
 }
 
 /**
  * `before`: those of now, if these are to take their place. What has not changed goes on: backends with their health and
- * connections, gates with their counts. Modules of handlers begin to load, in that case anew. Throws config-invalid.
+ * connections, gates with their counts, sessions, programs whose file is the same. Modules of handlers begin to load, in that case anew. Throws config-invalid.
  */
 export function createServices(
   all: readonly ServiceOptions[],
   counter: Counter,
   before?: readonly Service[],
+  means: ServiceMeans = NO_PROGRAMS,
 ): Service[] {
   const loading = new Map<string, Promise<Handler>>()
   const load = (file: string) => {
@@ -65,16 +111,19 @@ export function createServices(
     return known
   }
   const known = new Map(before?.map((one) => [one.options.id, one]))
-  return all.map((options) => createService(options, { counter, load, before: known.get(options.id) }))
+  return all.map((options) =>
+    createService(options, { ...means, counter, load, before: known.get(options.id) }),
+  )
 }
 
-interface Means {
+interface Means extends ServiceMeans {
   readonly counter: Counter
   load(file: string): Promise<Handler>
   readonly before: Service | undefined
 }
 
-function createService(options: ServiceOptions, { counter, load, before }: Means): Service {
+function createService(options: ServiceOptions, means: Means): Service {
+  const { counter, load, before } = means
   const { id, handler } = options
   const backends = new Map(
     backendsOf(options).map((one) => [
@@ -89,7 +138,30 @@ function createService(options: ServiceOptions, { counter, load, before }: Means
     directors: new Map(options.directors.map((one) => [one.name, createDirector(one, backends)])),
     routes: options.routes.map(compileRoute),
     handler: typeof handler === 'string' ? load(handler) : (handler ?? null),
+    ...programOf(options, means),
+    local: isSameLocal(options, before) ? before.local : createLocal(options.local),
+    here: before?.here ?? localBackend({ path: 'local' }),
+    places: means.places,
   }
+}
+
+/** One that has not changed goes on, and with it the objects that it has. */
+function programOf({ id, program: options }: ServiceOptions, { before, loadProgram }: Means) {
+  if (options === undefined) return { program: null, programTime: 0 }
+  const programTime = changedAt(options.file)
+  const isSame = before?.programTime === programTime && isDeepStrictEqual(before.options.program, options)
+  const program = isSame && before.program !== null ? before.program : loadProgram(options, id)
+  // Whoever waits for it is told; nobody waiting is no reason to end the process.
+  program.catch(() => {})
+  return { program, programTime }
+}
+
+function changedAt(file: string): number {
+  return statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0
+}
+
+function isSameLocal({ local }: ServiceOptions, before?: Service): before is Service {
+  return before !== undefined && isDeepStrictEqual(before.options.local, local)
 }
 
 function gateOf(id: string, options: GateOptions, before?: Service): Gate {

@@ -89,6 +89,7 @@ class NodeTransport implements Transport {
         this.retake()
         return this
       },
+      reset: () => this.reset(),
     }
   }
 

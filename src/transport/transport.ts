@@ -61,6 +61,8 @@ export interface Released {
   readonly socket: Socket
   /** Takes the socket back, paused; whoever had it has left no listener on it. */
   retake(): Transport
+  /** RST, also below TLS. */
+  reset(): void
 }
 
 export interface Detached {

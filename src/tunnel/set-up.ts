@@ -7,7 +7,7 @@ import type { ErrorCode } from '../errors.ts'
 import { HeadraceError } from '../errors.ts'
 import type { RequestHead } from '../head/head.ts'
 import { SetUpSignal } from '../signal.ts'
-import type { Phases } from './tunnel.ts'
+import type { Phases, TunnelFacts } from './tunnel.ts'
 
 /** Of a handoff: from its request to the 101, or to whatever else became of it. */
 export interface HandoffSpan {
@@ -48,13 +48,20 @@ export class SetUp {
     this.head = head
   }
 
-  /** The same for other people's code. */
-  abortSignal(): AbortSignal {
-    const controller = new AbortController()
-    const abort = () => controller.abort(this.signal.reason)
-    this.signal.addEventListener('abort', abort)
-    if (this.signal.aborted) abort()
-    return controller.signal
+  /** What other people's code gets of it; routes have no use for an AbortSignal: only who asks for it gets one made. */
+  context(log: Record<string, unknown>): {
+    readonly signal: AbortSignal
+    readonly log: Record<string, unknown>
+  } {
+    const { signal } = this
+    let made: AbortSignal | undefined
+    return {
+      log,
+      get signal() {
+        made ??= abortSignalOf(signal)
+        return made
+      },
+    }
   }
 
   enter(phase: Exclude<Phase, 'tunnel'>): void {
@@ -69,6 +76,21 @@ export class SetUp {
     this.#enteredAt = now
   }
 
+  /** Of the tunnel that it becomes now. `origin`: the address that was dialled, or `local`. */
+  facts(client: Client, origin: string): TunnelFacts {
+    return {
+      id: this.id,
+      service: this.service ?? '',
+      listener: client.listener,
+      clientAddress: client.address,
+      originAddress: origin,
+      startedAt: Date.now(),
+      phases: this.phases,
+      rule: this.rule,
+      isCounted: this.isCounted,
+    }
+  }
+
   /** From now on the connection has `ms` until `meet`. One deadline at a time. */
   expect(ms: number, code: ErrorCode): void {
     this.#deadline = setTimeout(expire, ms, this, code, ms)
@@ -81,6 +103,14 @@ export class SetUp {
   abort(reason: HeadraceError): void {
     this.signal.abort(reason)
   }
+}
+
+function abortSignalOf(signal: SetUpSignal): AbortSignal {
+  const controller = new AbortController()
+  const abort = () => controller.abort(signal.reason)
+  signal.addEventListener('abort', abort)
+  if (signal.aborted) abort()
+  return controller.signal
 }
 
 function expire(setUp: SetUp, code: ErrorCode, ms: number): void {

@@ -12,7 +12,7 @@ import type {
 import { createTunnel } from '../../src/index.ts'
 
 export type ServiceInput = ConfigInput['services'][number]
-export type BackendInput = ServiceInput['backends'][number]
+export type BackendInput = NonNullable<ServiceInput['backends']>[number]
 
 export interface Started {
   readonly tunnel: Tunnel

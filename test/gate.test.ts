@@ -517,7 +517,11 @@ t.test(
     t.equal(store.size, MAX_KEYS)
     t.equal(refusals, 150 - 3)
     const [full = 0, later = 0] = heap
-    t.ok(later - full < 5, `${full.toFixed(0)} MiB when it is full, ${later.toFixed(0)} after as many again`)
+    // Twice the keys would be half as much again.
+    t.ok(
+      later < full * 1.2,
+      `${full.toFixed(0)} MiB when it is full, ${later.toFixed(0)} after as many again`,
+    )
   },
 )
 

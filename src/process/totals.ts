@@ -100,5 +100,8 @@ function processSeries(workers: Workers): MetricsSnapshot {
       labels: { worker: name },
       value: restarts,
     })),
+    // There from the start, so that the first upgrade is a step.
+    headrace_tunnels_moved_total: [{ labels: {}, value: 0 }],
+    headrace_tunnels_left: [{ labels: {}, value: 0 }],
   }
 }

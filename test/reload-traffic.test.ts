@@ -14,25 +14,13 @@ import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
 import type { Peer } from './support/peer.ts'
 import { connectTo, placeOf } from './support/peer.ts'
 import { childrenOf } from './support/program.ts'
-import { answers, byRequest, bySignal, edit, write } from './support/reloading.ts'
+import { answers, byRequest, bySignal, edit, site, write } from './support/reloading.ts'
 
 const TUNNELS = 40
 const ROUNDS = 20
 
-function site(origin: string, more = ''): string {
-  return `listeners: [{ address: "127.0.0.1:0" }]
-workers: 2
-services:
-  - id: chat
-    domains: ["*"]
-    websockets: on
-    backends: [{ name: origin, address: "${origin}" }]
-    routes:
-      - match: { upgrade: websocket }
-        handoff: origin
-      - respond: { status: 200, body: round-0 }
-log: { level: info }
-${more}`
+function talking(origin: string): string {
+  return site(origin, 'log: { level: info }\n').replace('body: one', 'body: round-0')
 }
 
 /** Sends messages of random bytes until it is told to stop; each must come back as it was. Resolves with how many did. */
@@ -87,7 +75,7 @@ t.test(
   { timeout: 200_000 },
   async (t) => {
     const origin = await startOrigin(t, { answer: echo })
-    const fleet = await startFleet(t, site(origin.address))
+    const fleet = await startFleet(t, talking(origin.address))
     const clients = await Promise.all(Array.from({ length: TUNNELS }, () => fleet.open()))
     let isOver = false
     const played = clients.map((client) => playPingPong(client, () => isOver))
@@ -137,7 +125,7 @@ t.test('reloads that add and remove listeners leave no descriptor behind', async
     '[{ address: "127.0.0.1:0" }]',
     '[{ address: "127.0.0.2:0" }, { address: "unix:edge.sock" }]',
   ]
-  const fleet = await startFleet(t, site('127.0.0.1:1'), { folder })
+  const fleet = await startFleet(t, talking('127.0.0.1:1'), { folder })
   const turn = async () => {
     for (const [from, to] of [
       [fewer, more],
@@ -168,7 +156,7 @@ t.test(
   { timeout: 200_000 },
   async (t) => {
     const origin = await startOrigin(t, { answer: echo })
-    const fleet = await startFleet(t, site(origin.address))
+    const fleet = await startFleet(t, talking(origin.address))
     const listeners = '[{ address: "127.0.0.1:0" }]'
     edit(fleet, listeners, '[{ address: "127.0.0.1:0" }, { address: "127.0.0.2:0" }]')
     for (let round = 1; round <= 6; round += 1) {
@@ -204,7 +192,7 @@ export default () => ({ kind: 'respond', status: 200, headers: [], body: '' })
     backends: [{ name: origin, address: "${origin.address}" }]
     handler: ./edge.mjs
 `
-  const fleet = await startFleet(t, site(origin.address).replace('log:', `${more}log:`), { folder })
+  const fleet = await startFleet(t, talking(origin.address).replace('log:', `${more}log:`), { folder })
   rmSync(join(folder, 'go'))
   edit(fleet, 'body: round-0 ', 'body: round-1 ')
   const first = byRequest(t, fleet)
@@ -225,7 +213,10 @@ t.test(
     const folder = newFolder(t, {
       'edge.mjs': 'export default () => ({ kind: "respond", status: 200, headers: [], body: "" })',
     })
-    const config = site('127.0.0.1:1').replace(/ {4}routes:[\s\S]*?round-0 \}\n/, '    handler: ./edge.mjs\n')
+    const config = talking('127.0.0.1:1').replace(
+      / {4}routes:[\s\S]*?round-0 \}\n/,
+      '    handler: ./edge.mjs\n',
+    )
     const fleet = await startFleet(t, config, { folder })
     write(fleet, 'edge.mjs', 'await new Promise(() => setTimeout(() => {}, 1e6))')
     fleet.program.child.kill('SIGHUP')
@@ -241,7 +232,7 @@ t.test(
   'a request that waits for its origin goes on by the old config, and its seat is given back',
   async (t) => {
     const origin = await startOrigin(t)
-    const fleet = await startFleet(t, site(origin.address))
+    const fleet = await startFleet(t, talking(origin.address))
     const client = await begin(t, fleet)
     const asked = await origin.next()
     await asked.until('\r\n\r\n')

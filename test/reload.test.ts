@@ -13,24 +13,9 @@ import { echo, startOrigin, switching } from './support/origin.ts'
 import { connectTo, placeOf } from './support/peer.ts'
 import { startProgram } from './support/program.ts'
 import type { Way } from './support/reloading.ts'
-import { answers, byCommand, byRequest, bySignal, edit, upgrades, write } from './support/reloading.ts'
+import { answers, byCommand, byRequest, bySignal, edit, site, upgrades, write } from './support/reloading.ts'
 
 const WAYS: Readonly<Record<string, Way>> = { SIGHUP: bySignal, command: byCommand, API: byRequest }
-
-function site(origin: string, more = '', listeners = '[{ address: "127.0.0.1:0" }]'): string {
-  return `listeners: ${listeners}
-workers: 2
-services:
-  - id: chat
-    domains: ["*"]
-    websockets: on
-    backends: [{ name: origin, address: "${origin}" }]
-    routes:
-      - match: { upgrade: websocket }
-        handoff: origin
-      - respond: { status: 200, body: one }
-${more}`
-}
 
 for (const [name, way] of Object.entries(WAYS)) {
   t.test(

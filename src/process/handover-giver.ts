@@ -165,7 +165,7 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
     offered.clear()
     hasMoved = true
     handover.leave(given)
-    // If it dies now, it does so with its tunnels, as any worker.
+    // A worker that dies from here on takes its tunnels along, like each of them.
     const at = await hear('begun', ANSWER_TIMEOUT_MS).then(
       (begun) => begun.at,
       () => frozenAt,

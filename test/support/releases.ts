@@ -5,6 +5,7 @@ import type { Socket } from 'node:net'
 import { connect } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { Test } from 'tap'
+import type { Upgraded } from '../../src/operations.ts'
 import type { Fleet, FleetOptions } from './control.ts'
 import { startFleet } from './control.ts'
 import type { Origin } from './origin.ts'
@@ -13,17 +14,6 @@ import type { Peer } from './peer.ts'
 import { placeOf } from './peer.ts'
 import { childrenOf } from './program.ts'
 import { Speaker } from './stream.ts'
-
-export interface Upgraded {
-  readonly pid: number
-  readonly version: string
-  readonly node: string
-  readonly workers: number
-  readonly moved: number
-  readonly stayed: number
-  readonly pauseMs: { readonly p99: number; readonly max: number }
-  readonly durationMs: number
-}
 
 export interface Releases extends Fleet {
   /** Rejects with what the program says is wrong. */

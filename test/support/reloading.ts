@@ -9,6 +9,22 @@ import { upgradeRequest } from './origin.ts'
 import { connectTo } from './peer.ts'
 import { startProgram } from './program.ts'
 
+/** Upgrades go to the origin, everything else gets `one`. */
+export function site(origin: string, more = '', listeners = '[{ address: "127.0.0.1:0" }]'): string {
+  return `listeners: ${listeners}
+workers: 2
+services:
+  - id: chat
+    domains: ["*"]
+    websockets: on
+    backends: [{ name: origin, address: "${origin}" }]
+    routes:
+      - match: { upgrade: websocket }
+        handoff: origin
+      - respond: { status: 200, body: one }
+${more}`
+}
+
 /** As an editor does it: nobody ever reads a half. */
 export function write({ folder }: Pick<Fleet, 'folder'>, file: string, text: string): void {
   writeFileSync(join(folder, `${file}.next`), text)

@@ -5,6 +5,7 @@ import t from 'tap'
 import { readConfig } from '../src/config/load.ts'
 import { jsonSchema } from '../src/config/schema.ts'
 import { errorCodes } from '../src/index.ts'
+import { readPage } from './support/page.ts'
 
 const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
 
@@ -35,7 +36,7 @@ t.test('every error code is in the table', (t) => {
 })
 
 t.test('the config of the quick start is valid', (t) => {
-  const [, yaml = ''] = /```yaml\n(# headrace\.yaml\n[\s\S]*?)```/.exec(readme) ?? []
+  const { 'headrace.yaml': yaml = '' } = readPage('README.md').files
   const { listeners, edge } = readConfig(yaml, 'headrace.yaml', {})
   t.equal(listeners.length, 1)
   t.equal(edge.services[0]?.websockets, true)

@@ -24,7 +24,7 @@ export interface Program {
 }
 
 /** Debian has them where ordinary users don't look. */
-const ENVIRONMENT = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` }
+export const ENVIRONMENT = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` }
 /** Of nginx, which counts listeners among them. */
 const SPARE_CONNECTIONS = 100
 const START_TIMEOUT_MS = 5_000
@@ -84,7 +84,7 @@ function versionOf(name: string, flag: string): string | null {
 }
 
 /** These programs can't say which port the system chose. */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
@@ -93,7 +93,8 @@ async function freePort(): Promise<number> {
   return port
 }
 
-async function accepting(address: string): Promise<void> {
+/** Resolves when somebody accepts there; rejects if nobody does in time. */
+export async function accepting(address: string): Promise<void> {
   const [host = '', port] = address.split(':')
   const until = performance.now() + START_TIMEOUT_MS
   for (;;) {

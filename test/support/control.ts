@@ -115,10 +115,7 @@ export async function startFleet(t: Test, config: string, options: FleetOptions 
   writeFileSync(join(folder, 'headrace.yaml'), config)
   const all = [...words, 'run', '--config', 'headrace.yaml']
   const program = startProgram(t, all, { ...how, cwd: folder, ...(script === undefined ? {} : { script }) })
-  let line = await program.line()
-  // A client that was there before it has a line of its own.
-  while (line.startsWith('{')) line = await program.line()
-  const addresses = line.replace('headrace listens on ', '').split(', ')
+  const addresses = await listening(program)
   const [address = ''] = addresses
   const said = (message: string) =>
     program.lines
@@ -138,6 +135,14 @@ export async function startFleet(t: Test, config: string, options: FleetOptions 
     },
     open: () => openTunnel(t, address),
   }
+}
+
+/** Resolves when it listens, with the addresses. */
+export async function listening(program: Running): Promise<string[]> {
+  let line = await program.line()
+  // A client that was there before it has a line of its own.
+  while (line.startsWith('{')) line = await program.line()
+  return line.replace('headrace listens on ', '').split(', ')
 }
 
 export async function openTunnel(t: Test, address: string): Promise<Peer> {

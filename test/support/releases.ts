@@ -52,7 +52,8 @@ export async function startReleases(t: Test, config: string, options: FleetOptio
   })
 }
 
-function killTree(pid: number): void {
+/** A program with all that it has started, as far as it goes. */
+export function killTree(pid: number): void {
   try {
     process.kill(pid, 'SIGSTOP')
     for (const one of childrenOf({ child: { pid } as never })) killTree(one)

@@ -129,7 +129,7 @@ t.test('coming from Fastly', async (t) => {
   })
 })
 
-t.test('coming from Cloudflare', { skip: skipWithout('curl') }, async (t) => {
+t.test('coming from Cloudflare', async (t) => {
   const page = readPage('docs/coming-from-cloudflare.md')
   const {
     'worker.js': worker = '',
@@ -208,7 +208,7 @@ t.test('coming from Cloudflare', { skip: skipWithout('curl') }, async (t) => {
   const commands = await commandsOf(page, fleet)
   const run = openShell(t, folder)
 
-  await t.test("the switch, in Cloudflare's shape", async (t) => {
+  await t.test("the switch, in Cloudflare's shape", { skip: skipWithout('curl') }, async (t) => {
     await run(command(commands, 'TOKEN='))
     await run(command(commands, 'ZONES='))
     const open = await talkTo(t, address, '/', www)

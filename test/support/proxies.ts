@@ -62,7 +62,7 @@ export async function startOurs(
   const fleet = await startFleet(t, adapted(config, { ...ports, ...changes }), { folder })
   const [address = '', secure = '', behind = ''] = fleet.addresses
   const [admin] = config.includes('admin:') ? await fleet.says('admin API listens') : []
-  return { fleet, address, secure, behind, metrics: String(admin?.address) }
+  return { fleet, address, secure, behind, metrics: String(admin?.address ?? '') }
 }
 
 /** `sites`: what people have in /etc/nginx/conf.d. */

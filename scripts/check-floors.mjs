@@ -36,6 +36,7 @@ const floors = {
   edge: 5,
   config: 6,
   admin: 6,
+  'http-proxy': 7,
   index: 7,
   process: 7,
   cli: 8,
@@ -53,8 +54,8 @@ const owned = [
   {
     pattern: /^import (?!\{ STATUS_CODES \}).* from '(node:)?http'/,
     valueOnly: true,
-    rooms: ['plain', 'admin', 'cli'],
-    why: "node's HTTP is for the plain branch and the admin API",
+    rooms: ['plain', 'admin', 'cli', 'http-proxy'],
+    why: "node's HTTP is for the plain branch, the admin API, and the server that http-proxy's listen opens",
   },
   { pattern: /from 'pino'/, valueOnly: false, rooms: ['observe'], why: 'only observe writes lines' },
   {

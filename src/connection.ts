@@ -34,15 +34,16 @@ import type { Observer } from './observe/observer.ts'
 import { startSpan } from './observe/trace.ts'
 import type { PassedOver, PlainDecision, PlainOutcome } from './plain/serve.ts'
 import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
+import type { Named } from './service/referral.ts'
 import type { Ruling } from './service/rule.ts'
 import { rule } from './service/rule.ts'
 import type { Service } from './service/service.ts'
 import { asLocal, asPlain, serveHere } from './service/serving.ts'
 import type { Switches } from './service/switch.ts'
+import { switchedOff } from './service/switch.ts'
 import type { ServiceTable } from './service/table.ts'
 import { throwIfAborted } from './signal.ts'
 import { conclude } from './transport/conclude.ts'
-import { splicePolitely } from './tunnel/polite.ts'
 import type { Registry } from './tunnel/registry.ts'
 import { SetUp } from './tunnel/set-up.ts'
 import { Tunnel, type TunnelOwner } from './tunnel/tunnel.ts'
@@ -79,7 +80,7 @@ export interface Way extends TunnelOwner {
   /** Takes over what a listener accepted, until it is closed. */
   serve(arrival: Arrival, terms: Terms): Promise<void>
   /** Takes over a connection whose next request, already parsed, asks to become a WebSocket; `named`: it is decided. */
-  upgrade(client: Client, head: RequestHead, rest: Buffer | null, named?: string | null): Promise<void>
+  upgrade(client: Client, head: RequestHead, rest: Buffer | null, named?: Named | null): Promise<void>
   follow(site: Site): void
   /** From now on only what listeners have accepted is handed off, and plain connections end with their answer. */
   drain(): void
@@ -128,9 +129,10 @@ export function createWay(surroundings: Surroundings): Way {
     client: Client,
     head: RequestHead,
     rest: Buffer | null,
-    named: string | null = null,
+    named: Named | null = null,
   ): Promise<void> {
     const setUp = begin('head', client, head)
+    setUp.referrer = typeof named === 'object' ? named : null
     try {
       if (drainingAt !== null) throw new HeadraceError('draining')
       await handOff(setUp, client, head, rest, named)
@@ -146,7 +148,7 @@ export function createWay(surroundings: Surroundings): Way {
     client: Client,
     asked: RequestHead,
     rest: Buffer | null,
-    named: string | null,
+    named: Named | null,
   ): Promise<void> {
     setUp.span = startSpan(setUp.id, client, asked)
     // Node's parser, which read this head if it isn't a connection's first, counts no fields.
@@ -185,11 +187,10 @@ export function createWay(surroundings: Surroundings): Way {
       plain.serve(client, withoutUpgrade(head), held.joined(), asPlain(ruling, service))
       return
     }
-    const reached = await reachAny(setUp, ruling)
-    const request = ruling.requestFor(reached.backend)
-    const tunnel = ruling.isPassedOn
-      ? await connect(setUp, client, head, request, asLocal(reached, service), held, splicePolitely)
-      : await connect(setUp, client, head, request, reached, held, engine.splice)
+    const dialled = await reachAny(setUp, ruling)
+    const request = ruling.requestFor(dialled.backend)
+    const reached = ruling.isPassedOn ? asLocal(dialled, service) : dialled
+    const tunnel = await connect(setUp, client, head, request, reached, held, ruling.splicing(engine))
     if (tunnel !== null) observer.accepted(tunnel, request, extra)
   }
 
@@ -245,6 +246,7 @@ export function createWay(surroundings: Surroundings): Way {
       checkAnswer(asked, answer.head)
       throwIfAborted(setUp.signal)
       setUp.leave()
+      setUp.referrer?.switched(answer.head, origin.address)
       return open(setUp, client, reached, answer, held, splice)
     } catch (error) {
       origin.transport.destroy()
@@ -333,8 +335,9 @@ export function createWay(surroundings: Surroundings): Way {
     const refusal = refusalFor(error, setUp.id)
     setUp.span?.failed(error)
     observer.refused(setUp, error)
+    const isTold = setUp.referrer?.refused(error) ?? false
     if (refusal === null) client?.transport.destroy()
-    else if (client !== null) conclude(client.transport, closingBytes(refusal))
+    else if (client !== null) conclude(client.transport, isTold ? '' : closingBytes(refusal))
   }
 
   function serviceOf(host: string): Service {
@@ -385,10 +388,6 @@ export function createWay(surroundings: Surroundings): Way {
   }
 
   return { serve, upgrade, follow, drain, isBusy, settle, refuse: refuseService, abort }
-}
-
-function switchedOff(id: string): HeadraceError {
-  return new HeadraceError('websockets-off', `${id}; switch them on with: headrace websockets on ${id}`)
 }
 
 /** What comes before the head: the PROXY header, TLS. */

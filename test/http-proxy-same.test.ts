@@ -6,11 +6,11 @@ import type { IncomingMessage } from 'node:http'
 import { createServer } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { createServer as createUnixServer } from 'node:net'
-import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { WebSocketServer } from 'ws'
 import type { ProxyServer, ProxySocket, ServerOptions } from '../src/http-proxy/index.ts'
 import { createProxyServer } from '../src/http-proxy/index.ts'
+import { socketPath } from './support/accepting.ts'
 import { selfSigned } from './support/certificates.ts'
 import { echo, startOrigin, switching, upgradeRequest } from './support/origin.ts'
 import { connectTo, Peer } from './support/peer.ts'
@@ -135,13 +135,13 @@ for (const [name, scenario] of Object.entries(SCENARIOS)) {
 }
 
 t.test('a Unix socket and a source address are dialled, as with http-proxy', async (t) => {
-  const socketPath = join(t.testdir(), 'target.sock')
+  const path = await socketPath(t)
   const unix = createUnixServer((socket) => void echo(new Peer(socket)))
-  await new Promise<void>((resolve) => unix.listen(socketPath, resolve))
+  await new Promise<void>((resolve) => unix.listen(path, resolve))
   t.teardown(() => unix.close())
   const origin = await startOrigin(t)
   for (const [name, library] of LIBRARIES) {
-    const address = await serveBy(t, library({ target: { host: 'localhost', port: 1, socketPath } }))
+    const address = await serveBy(t, library({ target: { host: 'localhost', port: 1, socketPath: path } }))
     const client = await connectTo(t, address)
     client.write(`${upgradeRequest()}early`)
     t.match(await client.until('early'), /^HTTP\/1\.1 101 /, name)

@@ -263,7 +263,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, named?: Named): void {
     const { method = '', url = '', httpVersion, rawHeaders } = request
     const asked = { method, target: url, version: httpVersion, fields: fieldsOf(rawHeaders) }
-    void way.upgrade(adopt(socket), asked, head.length > 0 ? head : null, named ?? null)
+    void way.upgrade(adopt(socket, request.socket), asked, head.length > 0 ? head : null, named ?? null)
   }
 
   const { look, movedAt } = usage

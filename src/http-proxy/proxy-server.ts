@@ -147,7 +147,7 @@ export function createProxyServer(options?: ServerOptions): ProxyServer {
   return new ProxyServer(options)
 }
 
-/** Whatever is left out. Throws config-invalid for options that are wrong. */
+/** Each by its kind, since any may be left out. */
 function argumentsOf(more: More): {
   readonly head: Buffer
   readonly options: ServerOptions | undefined

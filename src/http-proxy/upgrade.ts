@@ -40,14 +40,13 @@ export interface Tally {
   over(): void
 }
 
-/** Who listens for these on the client's socket besides node wants to see what passes there. */
-const WATCHED: Readonly<Record<string, number>> = { data: 0, close: 0, end: 1 }
+/** Who listens for these on the client's socket sees what passes there; besides node and the transport, which do so too. */
+const WATCHED: Readonly<Record<string, number>> = { data: 1, close: 1, end: 2 }
 
 export class Upgrade implements Referral, SpliceOwner {
   readonly call: Call
   readonly proxy: EventEmitter<ProxyServerEvents>
   readonly tally: Tally
-  readonly isWatched: boolean
   /** A listener has answered the client, and nothing is dialled. */
   isDenied = false
   /** Of the tunnel: set when that is open. */
@@ -58,21 +57,19 @@ export class Upgrade implements Referral, SpliceOwner {
   proxyHead: Buffer = NOTHING
 
   constructor(call: Call, proxy: EventEmitter<ProxyServerEvents>, tally: Tally) {
-    const { socket } = call
     this.call = call
     this.proxy = proxy
     this.tally = tally
-    this.isWatched = Object.entries(WATCHED).some(([name, own]) => socket.listenerCount(name) > own)
   }
 
   decide(view: RequestView): Backend {
     const { request, socket, head, options } = this.call
     const target = checkedTarget(options)
     changeRequest(view, options, target, request.socket.remoteAddress ?? '')
+    const wasOver = isOver(socket)
     this.proxy.emit('proxyReqWs', new ProxyRequest(view), request, socket, options, head)
-    this.isDenied = socket.writableEnded || socket.destroyed
-    if (this.isDenied)
-      throw new HeadraceError('rule-denied', 'a listener of proxyReqWs has ended the connection')
+    this.isDenied = isOver(socket) && !wasOver
+    if (this.isDenied) throw new HeadraceError('rule-denied', 'a listener of proxyReqWs has ended it')
     return backendFor(backendOptionsOf(target, options))
   }
 
@@ -93,8 +90,8 @@ export class Upgrade implements Referral, SpliceOwner {
 
   #splice(engine: Engine, client: Transport, origin: Transport, early: EarlyBytes): Splicing {
     const { proxySocket } = this
-    if (proxySocket === null)
-      return (this.isWatched ? streamEngine : engine).splice(client, origin, early, this)
+    const { splice } = isWatched(this.call.socket) ? streamEngine : engine
+    if (proxySocket === null) return splice(client, origin, early, this)
     this.proxyHead = Buffer.concat(early.fromOrigin)
     guarded(() => this.proxy.emit('open', proxySocket))
     const isHeard = proxySocket.listenerCount('data') > 0
@@ -102,15 +99,15 @@ export class Upgrade implements Referral, SpliceOwner {
     if (isHeard && this.proxyHead.length > 0) tell(this.proxyHead)
     const splicing = isHeard
       ? streamEngine.splice(client, overheard(origin, tell), early, this)
-      : (this.isWatched ? streamEngine : engine).splice(client, origin, early, this)
+      : splice(client, origin, early, this)
     proxySocket.begin(splicing)
     return splicing
   }
 
   /** What a client does wrong, or that it has left, is no error of a proxy; http-proxy tells of resets. */
   refused(error: HeadraceError): boolean {
-    const { who, how } = entry(error.code)
     if (this.isDenied) return true
+    const { who, how } = entry(error.code)
     if (who === 'client' && how !== 'reset') return false
     const { socket } = this.call
     const { bytesWritten } = socket
@@ -136,6 +133,14 @@ export class Upgrade implements Referral, SpliceOwner {
     if (callback !== undefined) guarded(() => callback(...told))
     else guarded(() => this.proxy.emit('error', ...told))
   }
+}
+
+function isOver(socket: Socket): boolean {
+  return socket.writableEnded || socket.destroyed
+}
+
+function isWatched(socket: Socket): boolean {
+  return Object.entries(WATCHED).some(([name, own]) => socket.listenerCount(name) > own)
 }
 
 const NOTHING = Buffer.alloc(0)

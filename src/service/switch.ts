@@ -93,11 +93,6 @@ async function writeSwitched(file: string, services: Switched): Promise<void> {
   }
 }
 
-/** What an upgrade of this service is refused with while they are off. */
-export function switchedOff(id: string): HeadraceError {
-  return new HeadraceError('websockets-off', `${id}; switch them on with: headrace websockets on ${id}`)
-}
-
 function readSwitched(file: string): Switched {
   let text: string
   try {

@@ -314,28 +314,35 @@ t.test(
   },
 )
 
-t.test('who watches the socket of the client sees it live as long as its tunnel', async (t) => {
-  const origin = await startOrigin(t)
-  for (const [name, library] of LIBRARIES) {
-    const proxy = library({ target: `ws://${origin.address}` })
-    const open = new Set<Socket>()
-    const server = createServer()
-    server.on('connection', (socket) => {
-      open.add(socket)
-      socket.on('close', () => open.delete(socket))
-    })
-    const client = await connectTo(t, await serveBy(t, proxy, proxy.ws, server))
-    client.write(upgradeRequest())
-    const peer = await origin.next()
-    peer.write(`${switching(await peer.until('\r\n\r\n'))}there`)
-    await client.until('there')
-    t.equal(open.size, 1, name)
-    for (const socket of open) socket.destroy()
-    await client.all()
-    await peer.all()
-    t.equal(open.size, 0, name)
-  }
-})
+t.test(
+  'who watches the socket of the client sees it live as long as its tunnel, and may end it',
+  async (t) => {
+    const origin = await startOrigin(t)
+    for (const [name, library] of LIBRARIES) {
+      for (const begin of ['connection', 'proxyReqWs']) {
+        const proxy = library({ target: `ws://${origin.address}` })
+        const open = new Set<Socket>()
+        const watch = (socket: Socket) => {
+          open.add(socket)
+          socket.on('close', () => open.delete(socket))
+        }
+        const server = createServer()
+        if (begin === 'connection') server.on('connection', watch)
+        else proxy.on('proxyReqWs', (_, __, socket) => watch(socket))
+        const client = await connectTo(t, await serveBy(t, proxy, proxy.ws, server))
+        client.write(upgradeRequest())
+        const peer = await origin.next()
+        peer.write(`${switching(await peer.until('\r\n\r\n'))}there`)
+        await client.until('there')
+        t.equal(open.size, 1, `${name}: ${begin}`)
+        for (const socket of open) socket.destroy()
+        await client.all()
+        await peer.all()
+        t.equal(open.size, 0, `${name}: ${begin}`)
+      }
+    }
+  },
+)
 
 t.test(
   'messages of real clients go there and back, with their subprotocol, whatever their size',

@@ -5,6 +5,7 @@ import type { ServerResponse } from 'node:http'
 import { createServer } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import t from 'tap'
 import { WebSocket } from 'ws'
 import type { ProxySocket, ServerOptions } from '../src/http-proxy/index.ts'
@@ -48,6 +49,21 @@ t.test(
     t.ok(socket.destroyed)
   },
 )
+
+t.test('a listener of open ends the tunnel, in order or at once, also before it has begun', async (t) => {
+  const origin = await startOrigin(t, { answer: echo })
+  for (const how of ['end', 'destroy'] as const) {
+    const proxy = createProxyServer({ target: `ws://${origin.address}` })
+    const closed = new Promise<string>((resolve) =>
+      proxy.on('open', (socket) => socket[how]().on('close', (hadError) => resolve(`${how} ${hadError}`))),
+    )
+    const client = await connectTo(t, await serveBy(t, proxy))
+    client.write(upgradeRequest())
+    t.match(await client.all(), /^HTTP\/1\.1 101 |^$/)
+    client.end()
+    t.equal(await closed, `${how} false`)
+  }
+})
 
 t.test('an upgrade that a listener of proxyReqWs ends is not dialled, and is no error', async (t) => {
   const origin = await startOrigin(t)
@@ -173,6 +189,38 @@ t.test('a wss target must have a certificate that node trusts, for the name of t
   t.match(await client.until('secret'), /^HTTP\/1\.1 101 /)
   const told = await toldOf(t, createProxyServer, { target: targetOf(other) })
   t.match(told, { code: 'ERR_TLS_CERT_ALTNAME_INVALID', answer: /^HTTP\/1\.1 502 / })
+})
+
+t.test('a target that asks for a certificate gets that of the target', async (t) => {
+  const authority = await testAuthority()
+  const { certificate: cert, key } = await authority.issue({ names: ['localhost'] })
+  const target = createTlsServer({ cert, key, ca: authority.certificate, requestCert: true })
+  const named = new Promise<string>((resolve) => {
+    target.on('upgrade', (_, socket) => {
+      resolve(String((socket as TLSSocket).getPeerCertificate().subject.CN))
+      socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n')
+    })
+  })
+  target.listen(0, '127.0.0.1')
+  await once(target, 'listening')
+  t.teardown(() => target.close())
+  const { port } = target.address() as AddressInfo
+  const own = await authority.issue({ names: ['proxy.test'] })
+  const parts = {
+    protocol: 'wss:',
+    host: 'localhost',
+    port,
+    cert: own.certificate,
+    key: Buffer.from(own.key),
+  }
+  await t.rejects(talkTo(t, await serveBy(t, createProxyServer({ target: parts }))), /403/)
+  t.equal(await named, 'proxy.test')
+})
+
+t.test('a target that does not answer within proxyTimeout is an error', async (t) => {
+  const origin = await startOrigin(t)
+  const told = await toldOf(t, createProxyServer, { target: `ws://${origin.address}`, proxyTimeout: 100 })
+  t.match(told, { code: 'ETIMEDOUT', answer: /^HTTP\/1\.1 504 / })
 })
 
 t.test('a proxy behind an https server', async (t) => {

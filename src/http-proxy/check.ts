@@ -24,46 +24,49 @@ const ofPlainHttp = refused(
   'leave it out here, and keep http-proxy for web()',
 )
 
-const OPTIONS: Readonly<Record<string, Check>> = {
-  target: taken,
-  ws: taken,
-  ssl: (value) => (!value || typeof value === 'object' ? null : ['it is no object', 'write { key, cert }']),
-  changeOrigin: taken,
-  headers: checkHeaders,
-  xfwd: taken,
-  auth: (value) => (!value || typeof value === 'string' ? null : ['it is no text', "write 'user:password'"]),
-  toProxy: taken,
-  prependPath: taken,
-  ignorePath: taken,
-  localAddress: (value) =>
-    !value || isAddress(String(value)) ? null : [`${value} is no IP address`, 'write such as 10.0.0.5'],
-  secure: taken,
-  proxyTimeout: (value) =>
-    !value || (typeof value === 'number' && value > 0) ? null : [`${value} is no time`, 'write ms'],
-  preserveHeaderKeyCase: taken,
-  method: (value) =>
-    !value || value === 'GET' ? null : ['a WebSocket upgrade is always GET', 'leave it out'],
-  timeout: taken,
-  forward: taken,
-  followRedirects: taken,
-  selfHandleResponse: taken,
-  buffer: taken,
-  fetch: taken,
-  fetchOptions: taken,
-  agent: refused(
-    'each WebSocket has a connection of its own, which no agent makes or keeps',
-    'leave it out; there is localAddress for another source address',
-  ),
-  ca: refused(
-    'certificates of targets are verified with the authorities that node trusts',
-    'leave it out, and start node with NODE_EXTRA_CA_CERTS=ca.pem',
-  ),
-  hostRewrite: ofPlainHttp,
-  autoRewrite: ofPlainHttp,
-  protocolRewrite: ofPlainHttp,
-  cookieDomainRewrite: ofPlainHttp,
-  cookiePathRewrite: ofPlainHttp,
-}
+const OPTIONS: ReadonlyMap<string, Check> = new Map(
+  Object.entries<Check>({
+    target: taken,
+    ws: taken,
+    ssl: (value) => (!value || typeof value === 'object' ? null : ['it is no object', 'write { key, cert }']),
+    changeOrigin: taken,
+    headers: checkHeaders,
+    xfwd: taken,
+    auth: (value) =>
+      !value || typeof value === 'string' ? null : ['it is no text', "write 'user:password'"],
+    toProxy: taken,
+    prependPath: taken,
+    ignorePath: taken,
+    localAddress: (value) =>
+      !value || isAddress(String(value)) ? null : [`${value} is no IP address`, 'write such as 10.0.0.5'],
+    secure: taken,
+    proxyTimeout: (value) =>
+      !value || (typeof value === 'number' && value > 0) ? null : [`${value} is no time`, 'write ms'],
+    preserveHeaderKeyCase: taken,
+    method: (value) =>
+      !value || value === 'GET' ? null : ['a WebSocket upgrade is always GET', 'leave it out'],
+    timeout: taken,
+    forward: taken,
+    followRedirects: taken,
+    selfHandleResponse: taken,
+    buffer: taken,
+    fetch: taken,
+    fetchOptions: taken,
+    agent: refused(
+      'each WebSocket has a connection of its own, which no agent makes or keeps',
+      'leave it out; there is localAddress for another source address',
+    ),
+    ca: refused(
+      'certificates of targets are verified with the authorities that node trusts',
+      'leave it out, and start node with NODE_EXTRA_CA_CERTS=ca.pem',
+    ),
+    hostRewrite: ofPlainHttp,
+    autoRewrite: ofPlainHttp,
+    protocolRewrite: ofPlainHttp,
+    cookieDomainRewrite: ofPlainHttp,
+    cookiePathRewrite: ofPlainHttp,
+  }),
+)
 
 function checkHeaders(headers: unknown): ReturnType<Check> {
   if (headers === undefined || headers === null) return null
@@ -109,9 +112,9 @@ export function checkedTarget(options: ServerOptions): Target {
 
 function problemsOf(options: ServerOptions): Problem[] {
   const problems: Problem[] = []
-  const known = Object.keys(OPTIONS)
+  const known = [...OPTIONS.keys()]
   for (const [name, value] of Object.entries(options)) {
-    const check = OPTIONS[name]
+    const check = OPTIONS.get(name)
     const fault =
       check === undefined ? [`unknown option${suggestion(name, known)}`, 'leave it out'] : check(value)
     if (fault !== null) problems.push(problem([name], fault[0] ?? '', fault[1] ?? ''))

@@ -2,6 +2,7 @@
 
 import type { Complain } from '../config/problems.ts'
 import type { BackendAddress, BackendOptions } from '../dial/backend.ts'
+import { bareOptions } from '../dial/backend.ts'
 import type { ProxyTarget, ProxyTargetDetailed, ServerOptions } from './options.ts'
 
 export interface Target {
@@ -27,20 +28,22 @@ const IS_TLS: Readonly<Record<string, boolean>> = {
 /** What http-proxy hands to TLS, and is not verified with here. */
 const NOT_OFFERED = ['pfx', 'passphrase', 'ca', 'ciphers', 'secureProtocol'] as const
 
-/** From the dial to the TCP connection with TLS, in ms: what is far or slow shall have its time. */
+/** For DNS, TCP and TLS together, in ms: what is far or slow shall have its time. */
 const DIAL_TIMEOUT_MS = 10_000
 /** http-proxy would wait for ever; its documentation says two minutes. */
 const ANSWER_TIMEOUT_MS = 120_000
+/** The default of a backend. */
+const KEEPALIVE_MS = 60_000
 
 /** Null if it is wrong, which `complain` is told. */
 export function targetOf(target: ProxyTarget, secure: unknown, complain: Complain): Target | null {
   const parts = partsOf(target)
   const fault = parts === null ? NO_TARGET : faultOf(parts, secure)
-  if (parts === null || fault !== null) {
-    const [name, reason, remedy] = fault ?? NO_TARGET
-    complain([name], reason, remedy)
-    return null
-  }
+  if (fault !== null) complain([fault[0]], fault[1], fault[2])
+  return parts === null || fault !== null ? null : compiled(parts)
+}
+
+function compiled(parts: Parts): Target {
   const isTls = isTlsOf(parts)
   const { socketPath, key, cert, pathname, search } = parts
   const clientCertificate = cert && key ? { certificate: String(cert), key: String(key) } : undefined
@@ -59,24 +62,13 @@ export function backendOptionsOf(
 ): BackendOptions {
   const { address, isTls, clientCertificate } = target
   return {
-    name: 'target',
-    address,
+    ...bareOptions('target', address),
     tls: isTls,
-    overrideHost: undefined,
-    certHostname: undefined,
-    sniHostname: undefined,
+    clientCertificate,
     connectTimeoutMs: proxyTimeout || DIAL_TIMEOUT_MS,
     firstByteTimeoutMs: proxyTimeout || ANSWER_TIMEOUT_MS,
-    maxConnections: undefined,
+    keepaliveMs: KEEPALIVE_MS,
     localAddress: localAddress ? [localAddress] : [],
-    clientCertificate,
-    allowLinkLocal: false,
-    check: undefined,
-    ejection: undefined,
-    keepaliveMs: 60_000,
-    keepaliveIntervalMs: undefined,
-    keepaliveProbes: undefined,
-    userTimeoutMs: undefined,
   }
 }
 
@@ -97,7 +89,7 @@ function faultOf(parts: Parts, secure: unknown): Fault | null {
       `${withColon(protocol)} is no protocol of WebSockets`,
       'write ws://host:port or wss://host',
     ]
-  if (port && !/^[0-9]{1,5}$/.test(String(port))) return ['target', `${port} is no port`, 'write 1 to 65535']
+  if (port && !isPort(port)) return ['target', `${port} is no port`, 'write 1 to 65535']
   // Of a URL: http-proxy would leave it out.
   if ('username' in parts && parts.username)
     return ['target', 'it has a user', "write auth: 'user:password' beside it"]
@@ -117,6 +109,10 @@ function faultOf(parts: Parts, secure: unknown): Fault | null {
       'leave it out, and start node with NODE_EXTRA_CA_CERTS=ca.pem if its authority is your own',
     ]
   return null
+}
+
+function isPort(port: string | number): boolean {
+  return /^[0-9]{1,5}$/.test(String(port)) && Number(port) <= 65_535
 }
 
 function isPem(value: unknown): boolean {

@@ -1,8 +1,11 @@
-// "Coming from Fastly" and "Coming from Cloudflare": the programs, configs and commands of these pages, run as they stand there,
+// "Coming from Fastly", "… from Cloudflare" and "… from http-proxy": the programs, configs and commands of these pages, run as they stand there,
 // with other ports, in front of a real origin.
 
+import { mkdirSync, symlinkSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
+import { freePort } from '../bench/peers/program.ts'
 import type { Fleet } from './support/control.ts'
 import { ask, listening, newFolder, startFleet } from './support/control.ts'
 import type { Page } from './support/page.ts'
@@ -17,6 +20,8 @@ import { talkTo } from './support/websocket.ts'
 
 /** So many that each of two workers has some. */
 const CLIENTS = 24
+
+const CLUSTER = resolve('build/test/support/cluster.js')
 
 /** The admin API of a config of the page is where the system wants it. */
 const ADMIN = { '127.0.0.1:9901': '127.0.0.1:0' }
@@ -241,4 +246,53 @@ t.test('coming from Cloudflare', async (t) => {
     red[0]?.socket.send('we are')
     for (const one of red) t.equal(await one.next(), 'client-0: we are', 'and nobody heard the late one')
   })
+})
+
+t.test('coming from http-proxy', async (t) => {
+  const { 'server.mjs': program = '' } = readPage('docs/http-proxy.md').files
+
+  /** What clients of the program see, before and after its target has gone. */
+  async function seenWith(library: string): Promise<Record<string, unknown>> {
+    const target = await startSite(t, 'target')
+    const port = (await freePort()).toString()
+    const changes = {
+      "'headrace/http-proxy'": `'${library}'`,
+      '127.0.0.1:9200': target.address,
+      '8080': port,
+    }
+    const folder = newFolder(t, { 'server.mjs': adapted(program, changes) })
+    mkdirSync(join(folder, 'node_modules'))
+    for (const [name, path] of Object.entries({ headrace: '.', 'http-proxy-3': 'node_modules/http-proxy-3' }))
+      symlinkSync(resolve(path), join(folder, 'node_modules', name))
+    const workers = startProgram(t, [join(folder, 'server.mjs'), '2'], { script: CLUSTER })
+    for (const _ of [1, 2]) await workers.line()
+    const address = `127.0.0.1:${port}`
+    const visits = await Promise.all(
+      Array.from({ length: CLIENTS }, () => visit(t, address, '/chat?x=%7e', from('chat.example.com'))),
+    )
+    const seen = visits.map(({ asked, ...heard }) => {
+      const fields = ['Host', 'X-Edge', 'X-Asked', 'Sec-WebSocket-Protocol'].map((name) =>
+        valuesOf(asked, name),
+      )
+      return { ...heard, site: asked.site, url: asked.url, fields }
+    })
+    const { status, text } = await ask(address, '/')
+    await target.stop()
+    return { seen, page: { status, text }, last: await refusal(t, address, '/') }
+  }
+
+  const ours = await seenWith('headrace/http-proxy')
+  t.match(ours, {
+    seen: Array.from({ length: CLIENTS }, () => ({
+      protocol: 'chat.v2',
+      echoes: ['grüß dich', 'binary 00ff'],
+      closed: { code: 4001, reason: 'enough' },
+      site: 'target',
+      url: '/chat?x=%7e',
+      fields: [['chat.example.com'], ['1'], ['/chat?x=%7e'], ['chat.v1,chat.v2']],
+    })),
+    page: { status: 200, text: 'a page\n' },
+    last: 'Unexpected server response: 503',
+  })
+  t.strictSame(ours, await seenWith('http-proxy-3'))
 })

@@ -2,11 +2,12 @@
 // have such tunnels; all others stay where they are.
 //
 //   open ── freeze ──▶ frozen ── thaw ──▶ open            usage, too, is counted by one of two processes at any time
-//                         └───── leave ──▶ gone here ── adopt ──▶ open there
+//                         └───── leave ──▶ gone ── forget ──▶ not listed here
+//                         └───── adopt ──▶ open there
 
 import type { Backend } from './dial/backend.ts'
 import { formerBackend } from './dial/backend.ts'
-import type { SpliceEnd } from './engine/engine.ts'
+import type { SpliceEnd, Splicing } from './engine/engine.ts'
 import type { Kernel } from './engine/linux/kernel.ts'
 import { kernel } from './engine/linux/kernel.ts'
 import type { Carried } from './engine/linux/splicing.ts'
@@ -63,14 +64,29 @@ export interface Handover {
   room(): number
   /** While it is said, another process may have duplicates of their descriptors. */
   share(isShared: boolean): void
-  /** Those that could be, and when the first of them stopped. */
-  freeze(
-    tunnels: readonly Tunnel[],
-  ): Promise<{ readonly at: number; readonly frozen: readonly FrozenTunnel[] }>
+  /** How many can't be moved. */
+  immovable(): number
+  freeze(tunnels: readonly Tunnel[]): Promise<Freezing>
   thaw(frozen: readonly FrozenTunnel[]): void
-  /** Their seats are the other's as well. */
-  leave(frozen: readonly FrozenTunnel[]): void
-  adopt(arriving: readonly Arriving[]): Promise<void>
+  /** Another process has them. They stay listed; what an operator orders, also since they are frozen, goes `onward`. */
+  leave(frozen: readonly FrozenTunnel[], onward: Onward): void
+  /** What has left is not listed here any more. */
+  forget(left: readonly FrozenTunnel[]): void
+  /** Resolves when the relay has all of them, with the time of that. */
+  adopt(arriving: readonly Arriving[]): Promise<number>
+  /** An operator's order that has followed a tunnel. */
+  end(id: string, how: 'fin' | 'reset'): void
+}
+
+export type Onward = (tunnel: Tunnel, how: 'fin' | 'reset') => void
+
+export interface Freezing {
+  /** When the first of them stopped, see linux/monotonic.ts. */
+  readonly at: number
+  /** Those that could be. */
+  readonly frozen: readonly FrozenTunnel[]
+  /** Those that were too many for one time, and go on. */
+  readonly later: readonly Tunnel[]
 }
 
 /** Whose seats in the ledger a tunnel has. */
@@ -91,25 +107,32 @@ export function createHandover({ tunnels, usage, observer, services, settle }: H
   const former = new Map<string, Backend>()
 
   function movable(): Tunnel[] {
-    return [...tunnels.all()].filter(({ splicing }) => splicing instanceof KernelSplicing)
+    return [...tunnels.all()].filter(({ splicing }) => isCarried(splicing) && splicing.final === null)
   }
 
-  async function freeze(meant: readonly Tunnel[]): ReturnType<Handover['freeze']> {
+  function immovable(): number {
+    return [...tunnels.all()].filter(({ splicing }) => !isCarried(splicing)).length
+  }
+
+  async function freeze(meant: readonly Tunnel[]): Promise<Freezing> {
     const bySplicing = new Map<KernelSplicing, Tunnel>()
-    for (const tunnel of meant) {
-      if (tunnel.splicing instanceof KernelSplicing) bySplicing.set(tunnel.splicing, tunnel)
-    }
-    const { at, frozen } = await kernel().freeze([...bySplicing.keys()])
+    for (const tunnel of meant) if (isCarried(tunnel.splicing)) bySplicing.set(tunnel.splicing, tunnel)
+    const { at, frozen, later } = await kernel().freeze([...bySplicing.keys()])
+    const of = (splicing: KernelSplicing) => bySplicing.get(splicing) as Tunnel
     const now = monotonicMs()
-    const all = [...frozen].map(([splicing, carried]): FrozenTunnel => {
-      const tunnel = bySplicing.get(splicing) as Tunnel
-      const { past, clientToOrigin, originToClient } = carried
-      const minuteEndsAt = now + usage.release(tunnel)
-      // They are all alike.
-      const permit = tunnel.backend.held.pop() ?? null
-      return { tunnel, carried, progress: { past, clientToOrigin, originToClient, minuteEndsAt, permit } }
-    })
-    return { at, frozen: all }
+    return {
+      at,
+      frozen: [...frozen].map(([splicing, carried]) => released(of(splicing), carried, now)),
+      later: later.map(of),
+    }
+  }
+
+  function released(tunnel: Tunnel, carried: Carried, now: number): FrozenTunnel {
+    const { past, clientToOrigin, originToClient } = carried
+    const minuteEndsAt = now + usage.release(tunnel)
+    // They are all alike.
+    const permit = tunnel.backend.held.pop() ?? null
+    return { tunnel, carried, progress: { past, clientToOrigin, originToClient, minuteEndsAt, permit } }
   }
 
   function thaw(frozen: readonly FrozenTunnel[]): void {
@@ -120,20 +143,26 @@ export function createHandover({ tunnels, usage, observer, services, settle }: H
     }
   }
 
-  function leave(frozen: readonly FrozenTunnel[]): void {
-    for (const { tunnel, carried, progress } of frozen) {
-      kernel().leave(tunnel.splicing as KernelSplicing, carried)
+  function leave(frozen: readonly FrozenTunnel[], onward: Onward): void {
+    for (const { tunnel, carried } of frozen) {
+      kernel().leave(tunnel.splicing as KernelSplicing, carried, (how) => onward(tunnel, how))
+    }
+  }
+
+  function forget(left: readonly FrozenTunnel[]): void {
+    for (const { tunnel, progress } of left) {
       observer.moved(tunnel, 'out', progress)
       tunnels.remove(tunnel)
       tunnel.backend.connections -= 1
     }
   }
 
-  async function adopt(arriving: readonly Arriving[]): Promise<void> {
+  async function adopt(arriving: readonly Arriving[]): Promise<number> {
     const relay = kernel()
     for (const one of arriving) adoptOne(relay, one)
     // When all of them are begun.
-    await relay.freeze([])
+    const { at } = await relay.freeze([])
+    return at
   }
 
   function adoptOne(
@@ -166,18 +195,24 @@ export function createHandover({ tunnels, usage, observer, services, settle }: H
   }
 
   function duplicate({ splicing }: Tunnel): readonly [number, number] | null {
-    return splicing instanceof KernelSplicing ? kernel().duplicate(splicing) : null
+    return isCarried(splicing) ? kernel().duplicate(splicing) : null
   }
 
-  const room = () => kernel().room
   return {
     movable,
+    immovable,
     duplicate,
-    room,
+    room: () => kernel().room,
     share: (isShared) => kernel().share(isShared),
     freeze,
     thaw,
     leave,
+    forget,
     adopt,
+    end: (id, how) => tunnels.find(id)?.splicing?.stop(how),
   }
+}
+
+function isCarried(splicing: Splicing | null): splicing is KernelSplicing {
+  return splicing instanceof KernelSplicing
 }

@@ -151,10 +151,13 @@ export interface Upgraded {
   readonly workers: number
   /** Tunnels that the new release carries on. */
   readonly moved: number
-  /** Those that stay with this one until they end: TLS, and what else the kernel engines don't carry. */
+  /**
+   * Those that stay with this one until they end: TLS, and what else the kernel engines don't carry. What was on its way to become a
+   * tunnel follows, and is in neither number.
+   */
   readonly stayed: number
-  /** How long the moved tunnels stood still, each worker's together. */
-  readonly pauseMs: { readonly p99: number; readonly max: number }
+  /** How long the moved tunnels stood still. */
+  readonly pauseMs: { readonly p50: number; readonly p99: number; readonly max: number }
   readonly durationMs: number
 }
 

@@ -8,6 +8,7 @@ import { createAuthority } from './support/certificates.ts'
 import { chatConfig, newFolder, workersOf } from './support/control.ts'
 import type { Player, Releases } from './support/releases.ts'
 import { speaker, startPlayer, startReleases } from './support/releases.ts'
+import { byRequest, edit } from './support/reloading.ts'
 import { Checker, piece, type Speaker } from './support/stream.ts'
 
 const TUNNELS = Number(process.env.HEADRACE_SOAK ?? 1_000)
@@ -102,17 +103,19 @@ async function openCrowd(t: Test, fleet: Releases, origin: Player): Promise<Crow
 }
 
 t.test(
-  'three upgrades in a row under traffic of all kinds: none is dropped, no byte is wrong',
+  'three upgrades and three reloads in turn under traffic of all kinds: none is dropped, no byte is wrong',
   { timeout: 300_000 },
   async (t) => {
     const origin = await startPlayer(t)
     const { certificate, key } = await (await createAuthority()).issue({ names: ['chat.test'] })
     const folder = newFolder(t, { 'cert.pem': certificate, 'key.pem': key })
     const more = 'workers: 2\ndrainTimeout: 10m\n'
-    const config = chatConfig(origin.address, more).replace(
-      ' }]\nservices',
-      ' }, { address: "127.0.0.1:0", tls: { certificate: cert.pem, key: key.pem } }]\nservices',
-    )
+    const config = chatConfig(origin.address, more)
+      .replace(
+        ' }]\nservices',
+        ' }, { address: "127.0.0.1:0", tls: { certificate: cert.pem, key: key.pem } }]\nservices',
+      )
+      .replace('websockets: on', 'websockets: on\n    headers: { set: { X-Round: "0" } }')
     const fleet = await startReleases(t, config, { folder })
     const crowd = await openCrowd(t, fleet, origin)
     const newcomers = startNewcomers(t, fleet.address)
@@ -124,17 +127,30 @@ t.test(
 
     let moved = 0
     const total = crowd.all.length
-    for (let round = 0; round < 3; round += 1) {
-      for (const one of crowd.talkers) one.longestMs = 0
-      const upgraded = await fleet.upgrade()
-      t.comment(JSON.stringify(upgraded))
+    for (let round = 1; round <= 3; round += 1) {
+      const waits = startWaits(crowd)
+      await pause(1_500)
+      waits.over('usual')
+      edit(fleet, `X-Round: "${round - 1}"`, `X-Round: "${round}"`)
+      const reloaded = await byRequest(t, fleet)
+      t.match(reloaded, { isDone: true, said: '"changed":["chat"]' })
+      await pause(500)
+      waits.over('reload')
+      const upgrading = fleet.upgrade()
+      await fleet.says('upgrade: the tunnels change over', round)
+      waits.over('start of the release')
+      const upgraded = await upgrading
+      waits.over('change-over')
+      await pause(1_500)
+      waits.over('end of the one before')
+      t.comment(
+        `${upgraded.moved} tunnels: ${waits.text()}; paused p50 ${ms(upgraded.pauseMs.p50)}, p99 ${ms(upgraded.pauseMs.p99)}, max ${ms(upgraded.pauseMs.max)} ms`,
+      )
+      t.match(fleet.said('upgrade: the new release is in charge').at(-1), { pauseMs: upgraded.pauseMs })
+      t.ok(upgraded.pauseMs.p99 > 0 && upgraded.pauseMs.p99 <= upgraded.pauseMs.max)
+      t.equal(upgraded.stayed, round === 1 ? SECURE : 0, 'only TLS stays, with the release that has it')
       t.ok(upgraded.moved >= total - SECURE, `${upgraded.moved} of ${total} were moved`)
       moved += upgraded.moved
-      await pause(1_500)
-      const waits = crowd.talkers.map(({ longestMs }) => longestMs).sort((one, other) => one - other)
-      t.comment(
-        `answers took at most: p50 ${waitOf(waits, 0.5)}, p99 ${waitOf(waits, 0.99)}, max ${waitOf(waits, 1)} ms`,
-      )
       t.equal(crowd.all.filter(({ end }) => end !== null && end !== 'end').length, 0, 'all are open')
     }
     const { opened, failures } = await newcomers.stop()
@@ -158,6 +174,23 @@ t.test(
     t.equal(await fleet.firstEnded, 0, 'the first release leaves when its last tunnel is over')
   },
 )
+
+/** What the answers to those that talk take, by what goes on. */
+function startWaits({ talkers }: Crowd) {
+  const texts: string[] = []
+  for (const one of talkers) one.longestMs = 0
+  return {
+    over(what: string): void {
+      const waits = talkers.map(({ longestMs }) => longestMs).sort((one, other) => one - other)
+      for (const one of talkers) one.longestMs = 0
+      const part = (share: number) => ms(waits[Math.ceil(waits.length * share) - 1] ?? 0)
+      texts.push(`${what} p50 ${part(0.5)}, p99 ${part(0.99)}, max ${part(1)} ms`)
+    },
+    text: () => `longest answer of each: ${texts.join('; ')}`,
+  }
+}
+
+const ms = (value: number) => value.toFixed(1)
 
 /** Clients that come all the time: each opens a tunnel, hears one answer, and goes. */
 function startNewcomers(t: Test, address: string) {
@@ -186,10 +219,6 @@ function startNewcomers(t: Test, address: string) {
       return { opened, failures }
     },
   }
-}
-
-function waitOf(sorted: readonly number[], part: number): string {
-  return (sorted[Math.ceil(sorted.length * part) - 1] ?? 0).toFixed(1)
 }
 
 /** The direction that is still open goes on over all releases, and its FIN comes behind it. */

@@ -134,7 +134,7 @@ export const upgraded = z.strictObject({
   moved: count.describe('Tunnels that the new release carries on'),
   stayed: count.describe('Tunnels that stay with the release before until they end'),
   pauseMs: z
-    .strictObject({ p99: z.number(), max: z.number() })
+    .strictObject({ p50: z.number(), p99: z.number(), max: z.number() })
     .describe('How long the moved tunnels stood still'),
   durationMs: z.number(),
 })

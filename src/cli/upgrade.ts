@@ -16,7 +16,7 @@ export async function upgrade(file: string): Promise<number> {
   )
   const lines = [
     `headrace ${version} on node ${node} has taken over: pid ${pid}, ${workers} workers`,
-    `tunnels moved: ${moved}, longest pause ${shown(pauseMs.max)} ms, p99 ${shown(pauseMs.p99)} ms`,
+    `tunnels moved: ${moved}, longest pause ${shown(pauseMs.max)} ms, p99 ${shown(pauseMs.p99)} ms, p50 ${shown(pauseMs.p50)} ms`,
     `tunnels that stay with the release before until they end: ${stayed}`,
     `after ${Math.round(durationMs)} ms`,
   ]

@@ -61,10 +61,10 @@ const UPGRADE_STEPS = {
   started: 'upgrade: the new release starts',
   ready: 'upgrade: the new release is ready',
   offered: 'upgrade: it knows the tunnels',
-  stopped: 'upgrade: tunnels stand still',
+  moving: 'upgrade: the tunnels change over',
   committed: 'upgrade: the tunnels are its own',
   done: 'upgrade: the new release is in charge',
-  failed: 'upgrade: given up, all is as it was',
+  failed: 'upgrade: given up',
   took: 'upgrade: in charge',
   left: 'upgrade: nothing is left here',
 } as const

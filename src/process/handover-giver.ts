@@ -1,8 +1,8 @@
 // A worker that gives its tunnels to one of the new release: the left side of handover-letters.ts.
 //
-//   idle ──offer──▶ offered ──freeze──▶ frozen ──commit──▶ idle, as often as tunnels have come     giveUp() ──▶ over, from all
+//   idle ──offer──▶ offered ──giveAway──▶ some frozen ──▶ theirs, the next … ──▶ idle, as often as tunnels have come
 
-import type { FrozenTunnel, Handover } from '../handover.ts'
+import type { Freezing, FrozenTunnel, Handover } from '../handover.ts'
 import { seatsOf } from '../handover.ts'
 import { DESCRIPTORS_LIMIT, LETTER_BYTES, Passage } from '../linux/descriptor-passing.ts'
 import type { Loop } from '../linux/loop.ts'
@@ -11,37 +11,56 @@ import type { Tunnel } from '../tunnel/tunnel.ts'
 import type { FromGiver, FromTaker } from './handover-letters.ts'
 import { read, written } from './handover-letters.ts'
 
-export interface Given {
-  /** False: all of it goes on here. */
-  readonly isTaken: boolean
-  readonly moved: number
-  /** The longest that one of them stood still, in ms. */
+/** Tunnels that stood still together. */
+export interface Share {
+  readonly tunnels: number
   readonly pauseMs: number
+}
+
+export interface Given {
+  /** What was moved. */
+  readonly shares: readonly Share[]
+  /** How many were the other side's, which has not said that they go on. */
+  readonly lost: number
   /** The ids that have seats in the ledger. */
   readonly counted: readonly string[]
+  /** Tunnels that can't be moved, and stay. */
+  readonly stayed: number
+  /** Why it came to an end before the last of them: these go on here. Null: it did not. */
+  readonly trouble: string | null
+}
+
+interface Parts {
+  readonly shares: Share[]
+  readonly counted: string[]
+  lost: number
 }
 
 export interface Giver {
   /** Tells the other side who there is, as far as it does not know; resolves with how many it has. All of them go on. */
   offer(): Promise<number>
-  /** Stops those that were offered, and tells the rest of them. Rejects if the other side does not have all of it in time. */
-  freeze(): Promise<void>
-  /** Gives away what is frozen: or takes it back, if the other side has not taken it. */
-  commit(): Promise<Given>
-  /** What is frozen goes on here. The other side is ended, if it never had any. */
+  /** Moves those that were offered, some at a time. */
+  giveAway(): Promise<Given>
+  /** What was not moved stays. The other side is ended, if it never had any. */
   giveUp(): void
+  /** No more of them are moved: they are to end here. */
+  halt(): void
+  /** The new release is in charge, or about to be: it lists what it has got. */
+  settle(): void
 }
 
 /** So many tunnels in a letter: two descriptors each. */
 const OFFER_COUNT = Math.floor(DESCRIPTORS_LIMIT / 2)
-/** Some 100 bytes each. */
-const PROGRESS_COUNT = 250
+/** So many stand still together: first few, which also shows whether the new release can carry them at all. */
+const FIRST_BATCH = 16
+/** Some 130 bytes each. */
+const BATCH = 64
 /** Leaves room for the line before it. */
 const KEPT_BYTES = LETTER_BYTES - 1_024
 /** An identity is short, but for what the config calls things. */
 const IDENTITY_BYTES = 1_024
 
-/** What each answer may take, in ms: frozen tunnels wait for the last two of them. */
+/** What each answer may take, in ms. */
 const ANSWER_TIMEOUT_MS = 5_000
 
 /** Throws the system's error. */
@@ -49,11 +68,13 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   const { fd, peer } = knock(loop, folder, name)
   const offered = new Map<string, Tunnel>()
   const arrived: FromTaker[] = []
-  let frozen: readonly FrozenTunnel[] = []
-  let frozenAt = 0
+  /** The other side's, and still listed here. */
+  let left: FrozenTunnel[] = []
   let isFull = false
   let isClosed = false
+  let isHalted = false
   let hasMoved = false
+  let isSettled = false
   let changed: () => void = () => {}
   const passage = new Passage(loop, fd, {
     letter(letter) {
@@ -96,6 +117,7 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   }
 
   async function offer(): Promise<number> {
+    if (isHalted) return 0
     handover.share(true)
     const fresh = handover.movable().filter(({ facts }) => !offered.has(facts.id))
     for (let at = 0; at < fresh.length && !isFull; at += OFFER_COUNT) {
@@ -131,21 +153,55 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
     }
   }
 
-  async function freeze(): Promise<void> {
-    const stopped = await handover.freeze([...offered.values()])
-    frozen = stopped.frozen
-    frozenAt = stopped.at
+  async function giveAway(): Promise<Given> {
+    const meant = new Set(offered.values())
+    offered.clear()
+    const given: Parts = { shares: [], counted: [], lost: 0 }
+    const trouble = await giveAll([...meant], given).then(
+      () => null,
+      (error: Error) => error.message,
+    )
+    say({ kind: 'drop' })
+    handover.share(false)
+    if (isSettled) forget()
+    const stuck = handover.movable().filter((tunnel) => isFull || isHalted || meant.has(tunnel))
+    return { ...given, stayed: handover.immovable() + stuck.length, trouble }
+  }
+
+  /** Rejects with the reason why the rest stays. */
+  async function giveAll(all: readonly Tunnel[], given: Parts): Promise<void> {
+    let rest = all
+    for (let size = FIRST_BATCH; rest.length > 0 && !isHalted; size = Math.min(size * 2, BATCH)) {
+      const freezing = await handover.freeze(rest.slice(0, size))
+      rest = [...freezing.later, ...rest.slice(size)]
+      if (freezing.frozen.length > 0) await give(freezing, given)
+    }
+  }
+
+  /** Rejects if it is not certain that they go on there. Then they go on here, but if they were the other side's already. */
+  async function give({ at, frozen }: Freezing, given: Parts): Promise<void> {
     for (const { tunnel, carried } of frozen) {
       tellKept(tunnel.facts.id, 'client', carried.toClient)
       tellKept(tunnel.facts.id, 'origin', carried.toOrigin)
     }
-    for (let at = 0; at < frozen.length; at += PROGRESS_COUNT) {
-      const some = frozen.slice(at, at + PROGRESS_COUNT)
-      say({ kind: 'progress', tunnels: some.map(({ tunnel, progress }) => [tunnel.facts.id, progress]) })
+    say({ kind: 'batch', tunnels: frozen.map(({ tunnel, progress }) => [tunnel.facts.id, progress]) })
+    const refusal = await refused()
+    if (refusal !== null) {
+      handover.thaw(frozen)
+      throw refusal
     }
-    say({ kind: 'complete', count: frozen.length })
-    const { trouble } = await hear('complete', ANSWER_TIMEOUT_MS)
-    if (trouble !== null) throw new Error(`the worker of the new release ${trouble}`)
+    hasMoved = true
+    given.counted.push(...frozen.flatMap(({ tunnel, progress }) => seatsOf(tunnel, progress)))
+    given.lost += frozen.length
+    try {
+      // A worker that dies before takes its tunnels along, like each of them.
+      const begun = await hear('begun', ANSWER_TIMEOUT_MS)
+      given.lost -= frozen.length
+      given.shares.push({ tunnels: frozen.length, pauseMs: begun.at - at })
+    } finally {
+      handover.leave(frozen, (tunnel, how) => say({ kind: 'end', id: tunnel.facts.id, how }))
+      left.push(...frozen)
+    }
   }
 
   function tellKept(id: string, side: 'client' | 'origin', bytes: Uint8Array | null): void {
@@ -154,49 +210,36 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
     }
   }
 
-  async function commit(): Promise<Given> {
-    say({ kind: 'commit' })
-    if (!(await isTheirs())) {
-      giveUp()
-      return { isTaken: false, moved: 0, pauseMs: 0, counted: [] }
-    }
-    const given = frozen
-    frozen = []
-    offered.clear()
-    hasMoved = true
-    handover.leave(given)
-    // A worker that dies from here on takes its tunnels along, like each of them.
-    const at = await hear('begun', ANSWER_TIMEOUT_MS).then(
-      (begun) => begun.at,
-      () => frozenAt,
-    )
-    handover.share(false)
-    const counted = given.flatMap(({ tunnel, progress }) => seatsOf(tunnel, progress))
-    return { isTaken: true, moved: given.length, pauseMs: at - frozenAt, counted }
-  }
-
-  /** Nobody may go on with them before it is certain that the other one does not. */
-  async function isTheirs(): Promise<boolean> {
-    const isSaid = (withinMs: number) =>
+  /** Why the batch is not the other side's; null: it is. Nobody may go on with it before that is certain. */
+  async function refused(): Promise<Error | null> {
+    const heard = (withinMs: number) =>
       hear('mine', withinMs).then(
-        () => true,
-        () => false,
+        () => null,
+        (error: Error) => error,
       )
     // One that has tunnels already is not killed for being slow.
-    if (await isSaid(hasMoved ? LONGEST_MS : ANSWER_TIMEOUT_MS)) return true
-    if (isClosed) return false
+    const refusal = await heard(isNeeded() ? LONGEST_MS : ANSWER_TIMEOUT_MS)
+    if (refusal === null || isClosed) return refusal
     endPeer()
     // What it has said before it was killed still arrives.
-    return await isSaid(LONGEST_MS)
+    return (await heard(LONGEST_MS)) === null ? null : refusal
+  }
+
+  function isNeeded(): boolean {
+    return hasMoved || isSettled
   }
 
   function giveUp(): void {
-    const back = frozen
-    frozen = []
     offered.clear()
-    handover.thaw(back)
-    if (hasMoved) say({ kind: 'drop' })
+    forget()
+    if (isNeeded()) say({ kind: 'drop' })
     else endPeer()
+  }
+
+  function forget(): void {
+    const gone = left
+    left = []
+    handover.forget(gone)
   }
 
   function endPeer(): void {
@@ -208,7 +251,18 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
     }
   }
 
-  return { offer, freeze, commit, giveUp }
+  return {
+    offer,
+    giveAway,
+    giveUp,
+    halt() {
+      isHalted = true
+    },
+    settle() {
+      isSettled = true
+      forget()
+    },
+  }
 }
 
 /** What setTimeout can wait. */

@@ -3,20 +3,19 @@
 //   giver                                       taker
 //   offer, with two descriptors for each ──▶    holds them, and touches nothing
 //                                        ◀──    taken                     … as often as it takes; all tunnels go on
-//   (freezes them) kept, progress        ──▶
-//   complete                             ──▶    has all that it needs
-//                                        ◀──    complete
-//   commit                               ──▶
-//   (they are not its own any more)      ◀──    mine, before it touches the first
-//                                        ◀──    begun
+//   (freezes some) kept, batch           ──▶
+//                                        ◀──    mine, before it touches the first
+//   (they are not its own any more)      ◀──    begun                     … batch by batch; all others go on
+//   end, of one that is not its own      ──▶    ends it
+//   drop, at last                        ──▶    closes what it holds and has not got
 //
-// Up to `mine` the giver can take them back: whoever dies or is silent before has never touched them. A letter is JSON in one
+// Up to `mine` the giver can take a batch back: whoever dies or is silent before has never touched it. A letter is JSON in one
 // line, and bytes behind it.
 
 import type { Identity, Progress } from '../handover.ts'
 
 /** Of all that is said here and in handover.ts. Two releases with different numbers hand over listeners, but no tunnels. */
-export const HANDOVER_FORMAT = 1
+export const HANDOVER_FORMAT = 2
 
 /** In the state folder, where a worker takes tunnels. */
 export const doorOf = (pid: number) => `handover-${pid}.sock`
@@ -26,20 +25,19 @@ export type FromGiver =
   | { readonly kind: 'offer'; readonly tunnels: readonly Identity[] }
   /** The bytes are to be sent to one side before any others; what doesn't fit follows in another letter. */
   | { readonly kind: 'kept'; readonly id: string; readonly side: 'client' | 'origin' }
-  | { readonly kind: 'progress'; readonly tunnels: readonly (readonly [id: string, progress: Progress])[] }
-  /** So many tunnels have been told of. */
-  | { readonly kind: 'complete'; readonly count: number }
-  | { readonly kind: 'commit' }
-  /** All that was offered is not to be taken. */
+  /** These are to be taken now, with all that was kept of them. */
+  | { readonly kind: 'batch'; readonly tunnels: readonly (readonly [id: string, progress: Progress])[] }
+  /** An operator's order that came while it was on its way, or later. */
+  | { readonly kind: 'end'; readonly id: string; readonly how: 'fin' | 'reset' }
+  /** What else was offered is not to be taken. */
   | { readonly kind: 'drop' }
 
 export type FromTaker =
   /** False: not this letter's, and no more: there is no room, or there are no descriptors. */
   | { readonly kind: 'taken'; readonly isTaken: boolean }
-  /** Null, or in words what is missing. */
-  | { readonly kind: 'complete'; readonly trouble: string | null }
+  /** The batch. */
   | { readonly kind: 'mine' }
-  /** When the last of them went on, see linux/monotonic.ts. */
+  /** When the last of it went on, see linux/monotonic.ts. */
   | { readonly kind: 'begun'; readonly at: number }
 
 const LINE_FEED = 10

@@ -1,4 +1,4 @@
-// A worker that takes the tunnels of one of the release before: the right side of handover-letters.ts. Up to `commit` it holds
+// A worker that takes the tunnels of one of the release before: the right side of handover-letters.ts. Up to their batch it holds
 // duplicates of descriptors, which it closes if nothing comes of it.
 
 import type { Arriving, Handover, Identity, Progress } from '../handover.ts'
@@ -6,7 +6,6 @@ import { seatsOf } from '../handover.ts'
 import type { Letter } from '../linux/descriptor-passing.ts'
 import { Passage } from '../linux/descriptor-passing.ts'
 import type { Loop } from '../linux/loop.ts'
-import { monotonicMs } from '../linux/monotonic.ts'
 import type { Door } from '../linux/unix-socket.ts'
 import { openDoor } from '../linux/unix-socket.ts'
 import type { FromGiver, FromTaker } from './handover-letters.ts'
@@ -16,7 +15,6 @@ interface Offered {
   readonly identity: Identity
   readonly client: number
   readonly origin: number
-  progress: Progress | null
   readonly toClient: Buffer[]
   readonly toOrigin: Buffer[]
 }
@@ -41,7 +39,7 @@ function takeFrom(
   handover: Handover,
   taken: (ids: readonly string[]) => Promise<unknown>,
 ): void {
-  let offered = new Map<string, Offered>()
+  const offered = new Map<string, Offered>()
   let isOver = false
   const passage = new Passage(loop, fd, {
     letter: take,
@@ -67,28 +65,15 @@ function takeFrom(
         bytesOf?.push(Buffer.from(bytes))
         break
       }
-      case 'progress':
-        for (const [id, progress] of letter.tunnels) tell(id, progress)
+      case 'batch':
+        void begin(letter.tunnels)
         break
-      case 'complete':
-        check(letter.count)
-        break
-      case 'commit':
-        void begin()
+      case 'end':
+        handover.end(letter.id, letter.how)
         break
       case 'drop':
         drop()
     }
-  }
-
-  function tell(id: string, progress: Progress): void {
-    const one = offered.get(id)
-    if (one !== undefined) one.progress = progress
-  }
-
-  function check(wanted: number): void {
-    const count = [...offered.values()].filter(({ progress }) => progress !== null).length
-    say({ kind: 'complete', trouble: count === wanted ? null : `knows ${count} of ${wanted} tunnels` })
   }
 
   function hold(identities: readonly Identity[], { descriptors, isCut }: Letter): void {
@@ -99,28 +84,26 @@ function takeFrom(
     if (!isTaken) closeAll(descriptors)
     for (const [at, identity] of isTaken ? identities.entries() : []) {
       const [client = -1, origin = -1] = descriptors.slice(at * 2)
-      const one = { identity, client, origin, progress: null, toClient: [], toOrigin: [] }
+      const one = { identity, client, origin, toClient: [], toOrigin: [] }
       offered.set(identity.facts.id, one)
     }
     say({ kind: 'taken', isTaken })
   }
 
-  async function begin(): Promise<void> {
+  async function begin(batch: (FromGiver & { readonly kind: 'batch' })['tunnels']): Promise<void> {
+    const arriving = batch.flatMap(([id, progress]) => arrivingOf(offered.get(id), progress))
+    // Whoever means others than were offered is not to be trusted with any.
+    if (arriving.length < batch.length) return passage.close()
     say({ kind: 'mine' })
     // The other one must know before the first byte is moved here.
     while (!passage.isSent) {
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
       if (isOver) return
     }
-    const all = [...offered.values()]
-    offered = new Map()
-    const arriving = all.flatMap(arrivingOf)
-    await handover.adopt(arriving)
-    const at = monotonicMs()
-    for (const { progress, client, origin } of all) if (progress === null) closeAll([client, origin])
+    for (const [id] of batch) offered.delete(id)
+    say({ kind: 'begun', at: await handover.adopt(arriving) })
     const counted = arriving.flatMap(({ identity, progress }) => seatsOf(identity, progress))
-    await taken(counted).catch(() => {})
-    say({ kind: 'begun', at })
+    if (counted.length > 0) await taken(counted).catch(() => {})
   }
 
   function drop(): void {
@@ -133,8 +116,9 @@ function takeFrom(
   }
 }
 
-function arrivingOf({ identity, client, origin, progress, toClient, toOrigin }: Offered): Arriving[] {
-  if (progress === null) return []
+function arrivingOf(one: Offered | undefined, progress: Progress): Arriving[] {
+  if (one === undefined) return []
+  const { identity, client, origin, toClient, toOrigin } = one
   return [{ identity, client, origin, progress, toClient: joined(toClient), toOrigin: joined(toOrigin) }]
 }
 

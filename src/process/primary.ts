@@ -111,6 +111,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     workers,
     stateDirectory: stateDirectory ?? 'state',
     settled,
+    isDraining: () => drains.isDraining,
     inheritance: () => ({ sockets: legacyOf(config, sockets), isAnchored }),
     ledger,
     lines,

@@ -80,10 +80,11 @@ export interface WorkerAnswers extends Operations, Reloadable<ReloadOrders, void
   /** `door`: where a worker of the new release waits for its tunnels. */
   give(door: Place): Promise<void>
   offer(): Promise<number>
-  freeze(): Promise<void>
   giveAway(): Promise<Given>
-  /** All is as it was. */
+  /** What has not been given stays. */
   giveUp(): Promise<void>
+  /** The new release lists what it has got. */
+  settle(): Promise<void>
   /** Accepts no more, and resolves when what was accepted before has become a tunnel, or has gone, or after `ms`. */
   settleArrivals(ms: number): Promise<void>
 }

@@ -1,7 +1,9 @@
 // What a new release does when the one before tells it to: the right side of upgrade.ts.
 
 import { createRequire } from 'node:module'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Inherited } from '../accept/inherited.ts'
+import { asHeadraceError } from '../errors.ts'
 import type { Operations } from '../operations.ts'
 import type { Switches } from '../service/switch.ts'
 import type { Child } from './child.ts'
@@ -36,6 +38,9 @@ const ACCEPT_TIMEOUT_MS = 10_000
 
 const { version } = createRequire(import.meta.url)('headrace/package.json') as { readonly version: string }
 
+/** Between two asks of a worker that has died, in ms. */
+const AGAIN_MS = 20
+
 export function succession(parts: SuccessionParts): Succession {
   const { workers, control, ledger, switches, fleet, doors, sockets } = parts
   return {
@@ -50,7 +55,7 @@ export function succession(parts: SuccessionParts): Succession {
     answers: {
       seats: async (seats) => ledger.seat(BEFORE, seats),
       async accept() {
-        await Promise.all(workers.map((worker) => wireOf(worker).ask('accept', [], ACCEPT_TIMEOUT_MS)))
+        await Promise.all(workers.map((worker) => accepts(worker, performance.now() + ACCEPT_TIMEOUT_MS)))
       },
       give: async (id) => void ledger.ask(BEFORE, { kind: 'give', id }),
     },
@@ -62,5 +67,16 @@ export function succession(parts: SuccessionParts): Succession {
       }
       return (await wireOf(control).ask('open', [], ACCEPT_TIMEOUT_MS)).address
     },
+  }
+}
+
+/** One that has died meanwhile is asked again when there is another one in its place. */
+async function accepts(worker: Worker, deadline: number): Promise<void> {
+  try {
+    await wireOf(worker).ask('accept', [], ACCEPT_TIMEOUT_MS)
+  } catch (error) {
+    if (asHeadraceError(error).code !== 'process-silent' || performance.now() > deadline) throw error
+    await pause(AGAIN_MS)
+    await accepts(worker, deadline)
   }
 }

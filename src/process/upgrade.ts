@@ -2,12 +2,13 @@
 //
 //   1 start      the new release from the disk; it loads all that it needs, and accepts nothing yet
 //   2 offer      each worker tells one of the new ones who its tunnels are, with duplicates of their descriptors; all go on
-//   3 freeze     the tunnels stand still; what is known of each is told
-//   4 commit     the new workers begin them, the old ones forget them
-//   5 accept     the new workers accept; the admin API is the new release's
-//   6 leave      the old workers accept no more; what they had accepted comes after as 2 to 4; they wait for the rest
+//   3 give       one worker after the other: some of its tunnels stand still, what is known of each is told, the new worker
+//                begins them; then the next ones
+//   4 accept     the new workers accept; the admin API is the new release's
+//   5 leave      the old workers accept no more; what they had accepted comes after as 2 and 3; they wait for the rest
 //
-// Up to 4 whatever fails changes nothing: the tunnels go on where they were. From then on they are the new release's.
+// Up to 3 whatever fails changes nothing. In it the tunnels that have not been given go on where they were, and those that have
+// are the new release's: nothing but its first few, if it can't carry them at all.
 
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -15,10 +16,11 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { asHeadraceError, HeadraceError as Failure } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import type { Upgraded } from '../operations.ts'
-import type { Given } from './handover-giver.ts'
+import type { Outcome } from './giving.ts'
+import { createGiving, NOTHING, pauseOf, tunnelsIn } from './giving.ts'
 import { DOOR, HANDOVER_FORMAT } from './handover-letters.ts'
 import type { Identity } from './identity.ts'
-import type { BeforeAnswers, Inheritance, LastState, WorkerAnswers } from './protocol.ts'
+import type { BeforeAnswers, Inheritance, LastState } from './protocol.ts'
 import type { HostedLedger } from './shared-ledger.ts'
 import type { Successor } from './successor.ts'
 import { startSuccessor } from './successor.ts'
@@ -36,6 +38,8 @@ export interface UpgradeParts {
   readonly environment: Readonly<Record<string, string>>
   /** When no reload is under way. */
   settled(): Promise<void>
+  /** All tunnels are to end. */
+  isDraining(): boolean
   readonly identity: Identity
   /** What the new release may ask of this one from when it is in charge. */
   readonly operations: Omit<BeforeAnswers, 'inheritance' | 'ready' | 'failed'>
@@ -61,7 +65,7 @@ export interface Upgrades {
   readonly moved: number
 }
 
-/** Each step of the workers, in ms: with 100,000 tunnels of one worker some seconds. */
+/** Each step of the new release, in ms. */
 const STEP_TIMEOUT_MS = 30_000
 
 /** Rounds in which those are offered that were opened meanwhile. */
@@ -72,11 +76,6 @@ const ARRIVALS_TIMEOUT_MS = 15_000
 /** How often those are moved that have become one. */
 const LATE_MS = 250
 
-interface Share {
-  readonly tunnels: number
-  readonly pauseMs: number
-}
-
 export function createUpgrades(parts: UpgradeParts): Upgrades {
   const { workers, ledger, lines } = parts
   let isRunning = false
@@ -86,6 +85,12 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
   let current: Successor | null = null
   const succeeded = new Promise<Successor>((resolve) => {
     succeed = resolve
+  })
+  const giving = createGiving({
+    workers,
+    ledger,
+    isOver: () => current === null && parts.isDraining(),
+    trouble: lines.trouble,
   })
 
   async function run(): Promise<Upgraded> {
@@ -121,92 +126,65 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
     const successor = await startSuccessor({ ...means, operations, started })
     const { release } = successor
     lines.upgrading('ready', { pid, ...release })
-    let hasTunnels = false
+    let outcome = NOTHING
     let hasAdmin = true
     try {
-      const shares = await move(successor)
-      hasTunnels = shares.length > 0
+      outcome = await move(successor)
+      if (outcome.trouble !== null) throw new Failure('upgrade-failed', outcome.trouble)
       await successor.wire.ask('accept', [], STEP_TIMEOUT_MS)
       hasAdmin = false
       await parts.leaveAdmin()
+      // Nobody can ask now: before, they are listed here, and then there.
+      await giving.settle()
       await successor.wire.ask('takeOver', [await parts.lastState()], STEP_TIMEOUT_MS)
       current = successor
       succeed(successor)
-      const stayed = await left()
-      const pauseMs = { p99: pauseOf(shares, 0.99), max: pauseOf(shares, 1) }
+      const { shares } = outcome
+      const stayed = outcome.stayed ?? (await left())
+      const pauseMs = { p50: pauseOf(shares, 0.5), p99: pauseOf(shares, 0.99), max: pauseOf(shares, 1) }
       const { version, node: runs, workers: count } = release
-      return { pid: successor.pid, version, node: runs, workers: count, moved, stayed, pauseMs }
+      return {
+        ...{ pid: successor.pid, version, node: runs, workers: count },
+        ...{ moved: tunnelsIn(shares), stayed, pauseMs },
+      }
     } catch (error) {
       ledger.onGive = null
       if (!hasAdmin) parts.regainAdmin()
+      await giving.giveUp()
+      const carried = tunnelsIn(outcome.shares)
       // What it has, ends with it: its workers wait for that, as after the death of any primary.
-      if (hasTunnels) {
-        successor.disown()
-        const { detail } = asHeadraceError(error)
-        throw new Failure(
-          'upgrade-failed',
-          `${detail}; ${moved} tunnels were its own already, and end with it`,
-        )
+      if (carried > 0) successor.disown()
+      else {
+        successor.kill()
+        await successor.ended
       }
-      successor.kill()
-      await successor.ended
-      throw error
+      const count = carried + outcome.lost
+      if (count === 0) throw error
+      const { detail } = asHeadraceError(error)
+      throw new Failure('upgrade-failed', `${detail}; ${count} tunnels were its own already, and end with it`)
     }
   }
 
-  /** Steps 2 to 4: all workers, or none. Nothing if the two releases have no common format. */
-  async function move({ wire, release }: Successor): Promise<readonly Share[]> {
-    const { doors } = release
-    if (release.format !== HANDOVER_FORMAT || doors.length === 0) return []
-    try {
-      await each('give', (at) => [doors[at % doors.length] as (typeof doors)[number]])
-      for (let round = 0; round < OFFERS; round += 1) {
-        const counts = await each('offer', () => [])
-        lines.upgrading('offered', { tunnels: sum(counts) })
-      }
-      ledger.onGive = (id) => void wire.ask('give', [id]).catch(() => {})
-      await wire.ask('seats', [ledger.seats()], STEP_TIMEOUT_MS)
-      lines.upgrading('stopped')
-      await each('freeze', () => [])
-    } catch (error) {
-      await Promise.allSettled(workers.map((worker) => worker.wire?.ask('giveUp', [])))
-      throw error
+  /** Steps 2 and 3. Nothing if the two releases have no common format. */
+  async function move({ wire, release }: Successor): Promise<Outcome> {
+    const { doors, format } = release
+    if (format !== HANDOVER_FORMAT || doors.length === 0) return NOTHING
+    await giving.open(doors)
+    for (let round = 0; round < OFFERS; round += 1) {
+      lines.upgrading('offered', { tunnels: await giving.offer() })
     }
-    return await commit()
+    ledger.onGive = (id) => void wire.ask('give', [id]).catch(() => {})
+    await wire.ask('seats', [ledger.seats()], STEP_TIMEOUT_MS)
+    lines.upgrading('moving')
+    const outcome = await give()
+    if (outcome.trouble === null) lines.upgrading('committed', { moved: tunnelsIn(outcome.shares) })
+    return outcome
   }
 
-  /** A worker whose tunnels were not taken goes on with them; but if nobody's were, it is as if nothing had been. */
-  async function commit(): Promise<readonly Share[]> {
-    const answers = await Promise.allSettled(
-      workers.map(({ wire }) => wire?.ask('giveAway', [], Number.POSITIVE_INFINITY)),
-    )
-    const given = answers.flatMap((answer): Given[] =>
-      answer.status === 'fulfilled' && answer.value !== undefined ? [answer.value] : [],
-    )
-    for (const { counted } of given) ledger.forget(counted)
-    const taken = given.filter(({ isTaken }) => isTaken)
-    if (taken.length === 0)
-      throw new Failure('upgrade-failed', 'no worker of the new release took the tunnels')
-    const count = sum(taken.map((one) => one.moved))
-    moved += count
-    if (current === null) lines.upgrading('committed', { moved: count })
-    return taken.map((one) => ({ tunnels: one.moved, pauseMs: one.pauseMs }))
-  }
-
-  async function each<Name extends 'give' | 'offer' | 'freeze'>(
-    name: Name,
-    given: (at: number) => Parameters<WorkerAnswers[Name]>,
-  ): Promise<Awaited<ReturnType<WorkerAnswers[Name]>>[]> {
-    const asked = workers.map(async ({ wire, name: worker }, at) => {
-      if (wire === null) throw new Failure('process-silent', `${worker} is not running`)
-      return await wire.ask(name, given(at) as never, STEP_TIMEOUT_MS)
-    })
-    const answers = await Promise.allSettled(asked)
-    const failed = answers.find((answer) => answer.status === 'rejected')
-    if (failed !== undefined) throw failed.reason
-    return answers.flatMap((answer) =>
-      answer.status === 'fulfilled' ? [answer.value as Awaited<ReturnType<WorkerAnswers[Name]>>] : [],
-    )
+  async function give(): Promise<Outcome> {
+    const outcome = await giving.give()
+    moved += tunnelsIn(outcome.shares)
+    return outcome
   }
 
   async function left(): Promise<number> {
@@ -231,13 +209,12 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
   /** What can't be moved now stays where it is. */
   async function moveLate(): Promise<void> {
     try {
-      const counts = await each('offer', () => [])
-      if (sum(counts) === 0) return
+      if ((await giving.offer()) === 0) return
       await current?.wire.ask('seats', [ledger.seats()], STEP_TIMEOUT_MS)
-      await each('freeze', () => [])
-      await commit()
+      const { trouble } = await give()
+      if (trouble !== null) throw new Failure('process-silent', trouble)
     } catch (error) {
-      await Promise.allSettled(workers.map(({ wire }) => wire?.ask('giveUp', [])))
+      await giving.giveUp()
       lines.trouble(asHeadraceError(error))
     }
   }
@@ -261,18 +238,6 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
 /** The doors of the new workers, whatever has become of these. */
 function sweep(folder: string): void {
   for (const name of readdirSync(folder)) if (DOOR.test(name)) rmSync(join(folder, name), { force: true })
-}
-
-/** The pause that so many of the moved tunnels were not longer than. */
-function pauseOf(shares: readonly Share[], part: number): number {
-  const all = shares.filter(({ tunnels }) => tunnels > 0).sort((one, other) => one.pauseMs - other.pauseMs)
-  const total = sum(all.map(({ tunnels }) => tunnels))
-  let seen = 0
-  for (const { tunnels, pauseMs } of all) {
-    seen += tunnels
-    if (seen >= total * part) return pauseMs
-  }
-  return 0
 }
 
 function sum(numbers: readonly number[]): number {

@@ -44,7 +44,7 @@ const renewal = new Promise<Renewal>((resolve) => {
 let isStarted = false
 let unhandled = createProgramLines('error').unhandled
 let cover: Cover | null = null
-let standby: Standby | null = null
+let standing: Promise<Standby> | null = null
 let giver: Giver | null = null
 
 const answers: WorkerAnswers = {
@@ -71,20 +71,23 @@ const answers: WorkerAnswers = {
       accepts(createRenewal({ edge: created, opened, cover: covering, lines }))
     }
     if (!isStandby) await accept()
-    else standby = await stand(created, { listeners, accept, folder: options.stateDirectory ?? '.', primary })
-    return { engine: created.engine, door: standby?.door ?? null }
+    else standing = stand(created, { listeners, accept, folder: options.stateDirectory ?? '.', primary })
+    return { engine: created.engine, door: (await standing)?.door ?? null }
   },
   async accept() {
-    await standby?.end()
-    standby = null
+    // One that takes the place of another may still be starting.
+    await (await standing)?.end()
+    standing = null
   },
   async give({ folder, name }) {
+    // What another one got before is not listed here any more.
+    giver?.settle()
     giver = createGiver(loop(), (await edge).handover, folder, name)
   },
   offer: async () => await known(giver).offer(),
-  freeze: async () => await known(giver).freeze(),
-  giveAway: async () => await known(giver).commit(),
+  giveAway: async () => await known(giver).giveAway(),
   giveUp: async () => giver?.giveUp(),
+  settle: async () => giver?.settle(),
   settleArrivals: async (ms) => await (await edge).settleArrivals(ms),
   async cover(isNeeded) {
     await edge
@@ -92,6 +95,7 @@ const answers: WorkerAnswers = {
   },
   async close(times) {
     const running = await edge
+    giver?.halt()
     cover?.end()
     return await running.close(times)
   },

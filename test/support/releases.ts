@@ -1,13 +1,16 @@
 // Programs that take over from one another, and an origin that does what the path of a request says.
 
 import { once } from 'node:events'
+import { copyFileSync, cpSync, symlinkSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { connect } from 'node:net'
+import { join, resolve } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { connect as connectTls } from 'node:tls'
 import type { Test } from 'tap'
 import type { Upgraded } from '../../src/operations.ts'
 import type { Fleet, FleetOptions } from './control.ts'
-import { startFleet } from './control.ts'
+import { newFolder, startFleet } from './control.ts'
 import type { Origin } from './origin.ts'
 import { startOrigin, switching, upgradeRequest } from './origin.ts'
 import type { Peer } from './peer.ts'
@@ -109,4 +112,30 @@ export async function speaker(
   }
   if (!head.toString('latin1').startsWith('HTTP/1.1 101')) throw new Error(head.toString('latin1'))
   return new Speaker(socket)
+}
+
+/** A copy of the program in a folder of its own, which a test may change. */
+export function copyOfRelease(t: Test): { readonly folder: string; readonly script: string } {
+  const folder = newFolder(t)
+  cpSync(resolve('dist'), join(folder, 'dist'), { recursive: true })
+  copyFileSync(resolve('package.json'), join(folder, 'package.json'))
+  symlinkSync(resolve('node_modules'), join(folder, 'node_modules'))
+  return { folder, script: join(folder, 'dist/cli/headrace.js') }
+}
+
+/** Clients that talk all the time. */
+export async function talkers(t: Test, fleet: Releases, count: number): Promise<readonly Speaker[]> {
+  const all = await Promise.all(Array.from({ length: count }, () => speaker(t, fleet.address)))
+  for (const one of all) void one.talk(20)
+  return all
+}
+
+/** All of them still talk, and nothing was lost. */
+export async function live(t: Test, all: readonly Speaker[]): Promise<void> {
+  const before = all.map(({ checker }) => checker.size)
+  while (all.some(({ checker, end }, at) => end === null && checker.size === before[at])) await pause(10)
+  t.strictSame(
+    all.filter(({ end, checker }) => end !== null || checker.wrongAt !== -1),
+    [],
+  )
 }

@@ -35,6 +35,7 @@ import { KernelSplicing } from './splicing.ts'
 import type { Tables } from './tables.ts'
 import { createTables, ENDED_BY_EDGE, endWord, MODE_EPOLL, MODE_SOCKMAP } from './tables.ts'
 import type { ThreadData } from './thread.ts'
+import { createWishes } from './wishes.ts'
 
 /** More tunnels than any process has held yet. */
 const SLOTS_LIMIT = 512 * 1024
@@ -56,6 +57,7 @@ export class Kernel implements Watcher, Orders {
   readonly #freezing: ((frozen: Frozen) => void)[] = []
   /** By slot. */
   readonly #open: (KernelSplicing | undefined)[] = []
+  readonly #wishes = createWishes()
   /** Slots that were used before and are free. */
   readonly #free: number[] = []
   #size = 0
@@ -157,26 +159,29 @@ export class Kernel implements Watcher, Orders {
   }
 
   /**
-   * Stops tunnels where they are; of each one that is in the answer, `thaw` or `leave` comes next. The others have ended,
-   * or are being ended by an operator, or the kernel moves their bytes: they go on. Of none: when all are begun.
+   * Stops tunnels where they are; of each one that is in the answer, `thaw` or `leave` comes next. The others go on: they have
+   * ended, or are being ended by an operator, or the kernel moves their bytes; `later`: they can be asked for again. Of none: when
+   * all are begun.
    */
-  async freeze(
-    meant: readonly KernelSplicing[],
-  ): Promise<{ at: number; frozen: Map<KernelSplicing, Carried> }> {
-    const open = meant.filter(({ final }) => final === null)
-    const { at, slots, kept } = await new Promise<Frozen>((resolve) => {
+  async freeze(meant: readonly KernelSplicing[]): Promise<{
+    readonly at: number
+    readonly frozen: Map<KernelSplicing, Carried>
+    readonly later: readonly KernelSplicing[]
+  }> {
+    const bySlot = new Map(meant.flatMap((one) => (one.final === null ? [[one.slot, one] as const] : [])))
+    const open = [...bySlot.values()]
+    // From here on an order to the relay may come too late.
+    for (const one of open) this.#wishes.keep(one)
+    const { at, slots, kept, later } = await new Promise<Frozen>((resolve) => {
       this.#freezing.push(resolve)
       const generations = open.map(({ generation }) => generation)
-      this.order({ kind: 'freeze', slots: open.map(({ slot }) => slot), generations })
+      this.order({ kind: 'freeze', slots: [...bySlot.keys()], generations })
     })
     const bytes = new Map(kept)
-    const frozen = new Map<KernelSplicing, Carried>()
-    for (const slot of slots) {
-      const splicing = this.#open[slot] as KernelSplicing
-      splicing.isFrozen = true
-      frozen.set(splicing, this.#carriedAt(slot, bytes))
-    }
-    return { at, frozen }
+    const of = (slot: number) => bySlot.get(slot) as KernelSplicing
+    const frozen = new Map(slots.map((slot) => [of(slot), this.#carriedAt(slot, bytes)] as const))
+    for (const one of open) if (!frozen.has(one)) this.#wishes.grant(one)
+    return { at, frozen, later: later.map(of) }
   }
 
   /** Of an open tunnel: descriptors of the caller's, client and origin; null if it is over, or there are no more. */
@@ -193,17 +198,17 @@ export class Kernel implements Watcher, Orders {
 
   /** A frozen tunnel goes on here. */
   thaw(splicing: KernelSplicing, carried: Carried): void {
-    const { wish } = splicing
     this.#unwatch(carried)
     splicing.generation = this.#nextGeneration(splicing.slot)
-    splicing.isFrozen = false
-    splicing.wish = null
     this.#begin(splicing, carried, MODE_EPOLL)
-    if (wish !== null) splicing.stop(wish)
+    this.#wishes.grant(splicing)
   }
 
-  /** A frozen tunnel is another process's, which has duplicates: nothing of this goes out on the wire. Its owner isn't told. */
-  leave(splicing: KernelSplicing, carried: Carried): void {
+  /**
+   * A frozen tunnel is another process's, which has duplicates: nothing of this goes out on the wire. Its owner isn't told.
+   * What operators order, also since it is frozen, goes `onward`.
+   */
+  leave(splicing: KernelSplicing, carried: Carried, onward: (how: 'fin' | 'reset') => void): void {
     // Of the open file, which lives on: it would wake this relay for ever (epoll(7), question 6).
     this.#unwatch(carried)
     splicing.conclude()
@@ -212,6 +217,7 @@ export class Kernel implements Watcher, Orders {
       this.tables.descriptors[side] = -1
     }
     this.#give(splicing.slot)
+    this.#wishes.passOn(splicing, onward)
   }
 
   #carriedAt(slot: number, kept: ReadonlyMap<number, Uint8Array>): Carried {

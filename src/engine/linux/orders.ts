@@ -28,5 +28,7 @@ export interface Frozen {
   /** Those of the order that are main's now. */
   readonly slots: readonly number[]
   /** What was taken and not sent yet, by the side that it is for. */
-  readonly kept: readonly (readonly [side: number, bytes: Uint8Array])[]
+  readonly kept: readonly (readonly [side: number, bytes: Uint8Array<ArrayBuffer>])[]
+  /** Those whose turn has not come, since of the others there is enough to carry: they go on. */
+  readonly later: readonly number[]
 }

@@ -41,9 +41,8 @@ export class KernelSplicing implements Splicing {
   generation: number
   /** Kept from the tables when it is over, since its slot goes to another. */
   final: Final | null = null
-  /** The operator's wish that came while no relay had it. */
-  wish: 'fin' | 'reset' | null = null
-  isFrozen = false
+  /** Who takes an operator's order while no relay of this process has it; null: one has. */
+  elsewhere: ((how: 'fin' | 'reset') => void) | null = null
 
   constructor(kernel: Orders, owner: SpliceOwner, slot: number, generation: number) {
     this.kernel = kernel
@@ -65,11 +64,8 @@ export class KernelSplicing implements Splicing {
   }
 
   stop(how: 'fin' | 'reset'): void {
+    if (this.elsewhere !== null) return void this.elsewhere(how)
     if (this.final !== null) return
-    if (this.isFrozen) {
-      this.wish = how
-      return
-    }
     const { slot, generation } = this
     if (how === 'reset') return void this.kernel.order({ kind: 'cut', slot, generation, isReset: true })
     this.kernel.order({ kind: 'finish', slot, generation })

@@ -18,6 +18,9 @@ export interface ThreadData {
   readonly orders: MessagePort
 }
 
+/** What one answer carries of bytes that were not sent, but for the last tunnel's: all that are in it wait for them. */
+const KEPT_LIMIT = 512 * 1024
+
 const { tables, epoll, endings, orders } = workerData as ThreadData
 const ONE = new BigUint64Array([1n])
 const calls = libc()
@@ -57,18 +60,29 @@ function waitingOrders(): Order[] {
 function obey(order: Order): void {
   if (order.kind === 'keep') return
   if (order.kind === 'sockmap') return void relay.useSockmap(useSockmap(order.handle))
-  if (order.kind === 'freeze') return void orders.postMessage(freeze(order))
+  if (order.kind === 'freeze') return void orders.postMessage(...freeze(order))
   const { slot, generation } = order
   if (order.kind === 'finish') relay.finish(slot, generation)
   else relay.cut(slot, generation, order.isReset)
 }
 
-function freeze({ slots, generations }: Order & { kind: 'freeze' }): Frozen {
+/** The answer, and what of it is handed over instead of copied. */
+function freeze(order: Order & { kind: 'freeze' }): [Frozen, ArrayBuffer[]] {
   const at = monotonicMs()
-  const kept: [number, Uint8Array][] = []
-  // Copies of their own: a message would carry the whole pool that a small buffer is a part of.
-  const keepCopy = (side: number, bytes: Buffer) => kept.push([side, new Uint8Array(bytes)])
-  return { at, kept, slots: slots.filter((slot, at) => relay.freeze(slot, generations[at] ?? 0, keepCopy)) }
+  const kept: [number, Uint8Array<ArrayBuffer>][] = []
+  const slots: number[] = []
+  const later: number[] = []
+  let size = 0
+  const keepCopy = (side: number, bytes: Buffer) => {
+    size += bytes.length
+    // Copies of their own: a message would carry the whole pool that a small buffer is a part of.
+    kept.push([side, new Uint8Array(bytes)])
+  }
+  for (const [place, slot] of order.slots.entries()) {
+    if (size >= KEPT_LIMIT) later.push(slot)
+    else if (relay.freeze(slot, order.generations[place] ?? 0, keepCopy)) slots.push(slot)
+  }
+  return [{ at, slots, kept, later }, kept.map(([, bytes]) => bytes.buffer)]
 }
 
 function keep({ slot, toClient, toOrigin }: Order & { kind: 'keep' }): void {

@@ -1,0 +1,166 @@
+// The tunnels of all workers go to those of the new release: steps 2 and 3 of upgrade.ts.
+
+import { asHeadraceError, HeadraceError } from '../errors.ts'
+import { wireOf } from './child.ts'
+import type { Given, Share } from './handover-giver.ts'
+import type { Place } from './protocol.ts'
+import type { HostedLedger } from './shared-ledger.ts'
+import type { Worker } from './workers.ts'
+
+/** What has become of the tunnels. */
+export interface Outcome {
+  /** Those that the new release carries on. */
+  readonly shares: readonly Share[]
+  /** How many are over with one of its workers. */
+  readonly lost: number
+  /** How many can't be moved; null: nobody has tried. */
+  readonly stayed: number | null
+  /** Why it came to an end; null: it did not. */
+  readonly trouble: string | null
+}
+
+export const NOTHING: Outcome = { shares: [], lost: 0, stayed: null, trouble: null }
+
+export interface Giving {
+  /** `doors`: where the workers of the new release wait for tunnels. */
+  open(doors: readonly Place[]): Promise<void>
+  /** Resolves with how many tunnels the new release has been told of. */
+  offer(): Promise<number>
+  give(): Promise<Outcome>
+  /** What was not given stays. */
+  giveUp(): Promise<void>
+  /** What was given is not listed here any more. */
+  settle(): Promise<void>
+}
+
+export interface GivingParts {
+  readonly workers: readonly Worker[]
+  readonly ledger: Pick<HostedLedger, 'forget'>
+  /** No more are to be moved. */
+  isOver(): boolean
+  trouble(what: HeadraceError): void
+}
+
+/** Each step of the workers, in ms: with 100,000 tunnels of one worker some seconds. */
+const STEP_TIMEOUT_MS = 30_000
+
+/** What went through a door. */
+interface Part {
+  readonly worker: Worker
+  readonly door: Place
+  readonly given: Given
+}
+
+export function createGiving({ workers, ledger, isOver, trouble: tell }: GivingParts): Giving {
+  let doors: readonly Place[] = []
+  const doorOf = new Map<Worker, Place>()
+  /** Whoever was behind it has died, or is not to be trusted with more. */
+  const closed = new Set<Place>()
+
+  async function lead(worker: Worker, door: Place): Promise<void> {
+    await wireOf(worker).ask('give', [door], STEP_TIMEOUT_MS)
+    doorOf.set(worker, door)
+  }
+
+  async function open(all: readonly Place[]): Promise<void> {
+    doors = all
+    closed.clear()
+    await each((worker, at) => lead(worker, all[at % all.length] as Place))
+  }
+
+  async function offer(): Promise<number> {
+    return sum(await each((worker) => wireOf(worker).ask('offer', [], STEP_TIMEOUT_MS)))
+  }
+
+  /**
+   * One worker after the other: fewer threads want the processor at a time, and a release that can't carry tunnels gets no
+   * more than the first few.
+   */
+  async function give(): Promise<Outcome> {
+    const parts: Part[] = []
+    for (const worker of workers) {
+      const trouble = await giveOf(worker, parts)
+      if (trouble === null) continue
+      if (!isCarried(parts)) return outcomeOf(parts, trouble)
+      tell(new HeadraceError('process-silent', trouble))
+    }
+    return outcomeOf(parts, isOver() ? 'the program is to end' : null)
+  }
+
+  /** What a worker of the new release that has died does not take, another one of it gets. Why the rest stays, or null. */
+  async function giveOf(worker: Worker, parts: Part[]): Promise<string | null> {
+    while (!isOver()) {
+      // One that dies takes its tunnels along, but for those that are given.
+      const given = await worker.wire?.ask('giveAway', [], Number.POSITIVE_INFINITY).catch(() => undefined)
+      const door = doorOf.get(worker)
+      if (given === undefined || door === undefined) return null
+      parts.push({ worker, door, given })
+      ledger.forget(given.counted)
+      if (given.trouble === null) return null
+      closed.add(door)
+      if (!isCarried(parts) || !(await leadElsewhere(worker))) return given.trouble
+    }
+    return null
+  }
+
+  async function leadElsewhere(worker: Worker): Promise<boolean> {
+    for (const door of doors.filter((one) => !closed.has(one))) {
+      try {
+        await lead(worker, door)
+        await wireOf(worker).ask('offer', [], STEP_TIMEOUT_MS)
+        return true
+      } catch (error) {
+        tell(asHeadraceError(error))
+        closed.add(door)
+      }
+    }
+    return false
+  }
+
+  function isCarried(parts: readonly Part[]): boolean {
+    return parts.some(({ door, given }) => !closed.has(door) && given.shares.length > 0)
+  }
+
+  function outcomeOf(parts: readonly Part[], trouble: string | null): Outcome {
+    const shares = parts.flatMap(({ door, given }) => (closed.has(door) ? [] : given.shares))
+    const last = new Map(parts.map(({ worker, given }) => [worker, given.stayed]))
+    const given = sum(parts.map((part) => tunnelsIn(part.given.shares) + part.given.lost))
+    return { shares, lost: given - tunnelsIn(shares), stayed: sum([...last.values()]), trouble }
+  }
+
+  /** Rejects with what the first of them has thrown, when all are done. */
+  async function each<Value>(ask: (worker: Worker, at: number) => Promise<Value>): Promise<Value[]> {
+    const answers = await Promise.allSettled(workers.map(async (worker, at) => await ask(worker, at)))
+    return answers.map((answer) => {
+      if (answer.status === 'rejected') throw answer.reason
+      return answer.value
+    })
+  }
+
+  /** One that has died has nothing to forget. */
+  async function tellAll(what: 'giveUp' | 'settle'): Promise<void> {
+    await Promise.allSettled(workers.map(({ wire }) => wire?.ask(what, [])))
+  }
+
+  return { open, offer, give, giveUp: () => tellAll('giveUp'), settle: () => tellAll('settle') }
+}
+
+export function tunnelsIn(shares: readonly Share[]): number {
+  return sum(shares.map(({ tunnels }) => tunnels))
+}
+
+/** The pause that so many of the moved tunnels were not longer than. */
+export function pauseOf(shares: readonly Share[], part: number): number {
+  const all = [...shares].sort((one, other) => one.pauseMs - other.pauseMs)
+  const total = tunnelsIn(all)
+  let seen = 0
+  for (const { tunnels, pauseMs } of all) {
+    seen += tunnels
+    if (seen >= total * part) return pauseMs
+  }
+  return 0
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0)
+}

@@ -1,0 +1,201 @@
+// What happens while some tunnels are the new release's already, some are on their way, and the others are still to come.
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Test } from 'tap'
+import t from 'tap'
+import { chatConfig, gone, workersOf } from './support/control.ts'
+import type { Releases } from './support/releases.ts'
+import { copyOfRelease, live, speaker, startPlayer, startReleases, talkers } from './support/releases.ts'
+import type { Speaker } from './support/stream.ts'
+
+/** Of one worker in batches of these; those that are opened first are in the first. */
+const TUNNELS = 60
+const [ONE, TWO] = [16, 32]
+const FIRST = 10
+
+interface Stand {
+  readonly fleet: Releases
+  readonly all: readonly Speaker[]
+  /** Of those that go first. */
+  readonly ids: readonly string[]
+  /** What the next release does, in JavaScript, when it gets the batch `count`, and when it has said that it is its own. */
+  breaks(came: string, mine?: string): void
+  mend(): void
+  /** The next release takes a batch when it may. */
+  gate(): Gate
+}
+
+interface Gate {
+  came(count: number): Promise<void>
+  may(count: number): void
+}
+
+async function startStand(t: Test, more = 'workers: 1\n'): Promise<Stand> {
+  const origin = await startPlayer(t)
+  const { folder, script } = copyOfRelease(t)
+  const fleet = await startReleases(t, chatConfig(origin.address, more), { script })
+  const first = await talkers(t, fleet, FIRST)
+  const ids = (await listed(fleet)).map(({ id }) => id)
+  const all = [...first, ...(await talkers(t, fleet, TUNNELS - FIRST))]
+  const path = join(folder, 'dist/process/handover-taker.js')
+  const whole = readFileSync(path, 'utf8')
+
+  function breaks(came: string, mine = ''): void {
+    const counting = 'const count = (globalThis.batches ?? 0) + 1; globalThis.batches = count'
+    const changed = [
+      ["case 'batch':", counting, came],
+      ["say({ kind: 'mine' });", 'const count = globalThis.batches', mine],
+    ].reduce((text, [place = '', first, more]) => {
+      const [before, after, ...others] = text.split(place)
+      if (after === undefined || others.length > 0) throw new Error(`the taker is another one: ${place}`)
+      return `${before}${place} { ${first}; ${more} }${after}`
+    }, whole)
+    writeFileSync(path, changed)
+  }
+
+  function gate(): Gate {
+    const file = (count: number | string) => join(folder, `may-${count}`)
+    breaks(`
+      console.log(JSON.stringify({ msg: 'batch ' + count + ' has come' }))
+      const { existsSync } = process.getBuiltinModule('node:fs')
+      const word = new Int32Array(new SharedArrayBuffer(4))
+      while (!existsSync(${JSON.stringify(file(''))} + count)) Atomics.wait(word, 0, 0, 5)`)
+    return {
+      came: async (count) => void (await fleet.says(`batch ${count} has come`)),
+      may: (count) => writeFileSync(file(count), ''),
+    }
+  }
+
+  return { fleet, all, ids, breaks, mend: () => writeFileSync(path, whole), gate }
+}
+
+/** It kills itself at that batch. */
+const diesAt = (batch: number) => `if (count === ${batch}) process.kill(process.pid, 'SIGKILL')`
+
+async function listed(fleet: Releases): Promise<readonly { readonly id: string }[]> {
+  const { json } = await fleet.control('/tunnels?limit=1000')
+  return (json as { readonly tunnels: { readonly id: string }[] }).tunnels
+}
+
+/** Why it was given up. */
+async function failing(fleet: Releases): Promise<string> {
+  return await fleet.upgrade().then(
+    () => 'it did not fail',
+    (error: Error) => error.message,
+  )
+}
+
+/** So many are over with a worker of the new release; all others talk as before, and the next one takes over. */
+async function loses(t: Test, { fleet, all, mend }: Stand, count: number): Promise<void> {
+  while (all.filter(({ end }) => end !== null).length < count) await pause(10)
+  const rest = all.filter(({ end }) => end === null)
+  t.equal(rest.length, TUNNELS - count)
+  await live(t, rest)
+  t.equal((await listed(fleet)).length, rest.length, 'what is over is not listed')
+  mend()
+  t.match(await fleet.upgrade(), { moved: rest.length, stayed: 0 })
+  await live(t, rest)
+}
+
+t.test('a new worker that dies of the first tunnels takes no others along', async (t) => {
+  const stand = await startStand(t)
+  stand.breaks('', diesAt(1))
+  const reason = await failing(stand.fleet)
+  t.match(reason, 'has gone before it said begun')
+  t.match(reason, `${ONE} tunnels were its own already, and end with it`)
+  await loses(t, stand, ONE)
+})
+
+t.test(
+  'a new worker that dies between two batches takes along what it has, and the rest goes on',
+  async (t) => {
+    const stand = await startStand(t)
+    stand.breaks(diesAt(3))
+    const reason = await failing(stand.fleet)
+    t.match(reason, 'has gone before it said mine')
+    t.match(reason, `${ONE + TWO} tunnels were its own already, and end with it`)
+    await loses(t, stand, ONE + TWO)
+  },
+)
+
+t.test('of several new workers another one takes what was to come to one that has died', async (t) => {
+  const { fleet, all, breaks } = await startStand(t, 'workers: 2\n')
+  // The one whose turn comes second, once.
+  const [first, died] = ['first', 'died'].map((name) => JSON.stringify(join(fleet.folder, name)))
+  breaks(`
+    const { existsSync, readFileSync, writeFileSync } = process.getBuiltinModule('node:fs')
+    if (!existsSync(${first})) writeFileSync(${first}, String(process.pid))
+    if (count === 2 && readFileSync(${first}, 'utf8') !== String(process.pid) && !existsSync(${died})) {
+      writeFileSync(${died}, '')
+      process.kill(process.pid, 'SIGKILL')
+    }`)
+  const upgraded = await fleet.upgrade()
+  while (all.filter(({ end }) => end !== null).length < ONE) await pause(10)
+  t.match(upgraded, { moved: TUNNELS - ONE, stayed: 0 })
+  await live(
+    t,
+    all.filter(({ end }) => end === null),
+  )
+  t.equal(await fleet.firstEnded, 0, 'the old release waits for nobody')
+  while ((await workersOf(fleet)).some(({ state }) => state !== 'running')) await pause(10)
+  // As many as it takes for each worker to have had some.
+  const more = await Promise.all(Array.from({ length: 40 }, () => speaker(t, fleet.address)))
+  await Promise.all(more.map((one) => one.say(64)))
+})
+
+t.test(
+  'a tunnel that is on its way, or has gone, is listed, and an order to end it follows it',
+  async (t) => {
+    const { fleet, all, ids, gate } = await startStand(t)
+    const { came, may } = gate()
+    const [one, other] = ids
+    const upgrading = fleet.upgrade()
+    const end = async (id = '', how = '') => {
+      const { status, json } = await fleet.control(`/tunnels/${id}?how=${how}`, { method: 'DELETE' })
+      t.match({ status, json }, { status: 200, json: { ended: 1 } })
+    }
+    await came(1)
+    await end(one, 'fin')
+    const late = await speaker(t, fleet.address)
+    may(1)
+    await came(2)
+    t.equal((await listed(fleet)).length, TUNNELS + 1)
+    await end(other, 'reset')
+    for (const count of [2, 3, 4]) may(count)
+    t.match(await upgrading, { moved: TUNNELS, stayed: 0 }, 'what was opened meanwhile does not stay')
+    const closed = await fleet.says('tunnel closed', 2)
+    const words = { [one ?? '']: 'operator-fin-tunnel', [other ?? '']: 'operator-reset-tunnel' }
+    t.strictSame(Object.fromEntries(closed.map(({ id, end }) => [id, end])), words)
+    while (all.filter(({ end }) => end !== null).length < 2) await pause(10)
+    t.strictSame(all.flatMap(({ end }) => end ?? []).sort(), ['end', 'read ECONNRESET'])
+    t.match(await fleet.says('upgrade: nothing is left here'), [{ moved: TUNNELS + 1, stayed: 0 }])
+    void late.talk(20)
+    await live(t, [late, ...all.filter(({ end }) => end === null)])
+  },
+)
+
+t.test(
+  'a program that is to end while tunnels are moved ends them all in order, wherever they are',
+  async (t) => {
+    const { fleet, all, gate } = await startStand(t, 'workers: 1\ndrainTimeout: 1s\n')
+    const { came, may } = gate()
+    may(1)
+    const upgrading = failing(fleet)
+    await came(2)
+    fleet.program.child.kill('SIGTERM')
+    // Those that are still to come are being closed.
+    while (all.every(({ end }) => end === null)) await pause(10)
+    may(2)
+    may(3)
+    t.match(await upgrading, /the program is to end; 48 tunnels were its own already/)
+    t.equal(await fleet.firstEnded, 0)
+    const lines = await fleet.says('tunnel closed', TUNNELS)
+    t.equal(new Set(lines.map(({ id }) => id)).size, TUNNELS, 'each of them once')
+    while (all.some(({ end }) => end === null)) await pause(10)
+    t.strictSame([...new Set(all.map(({ end }) => end))], ['end'])
+    t.ok(all.every(({ checker: { size, wrongAt } }) => size > 0 && wrongAt === -1))
+    for (const { pid } of fleet.said('upgrade: the new release starts')) await gone(Number(pid))
+  },
+)

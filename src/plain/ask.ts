@@ -8,8 +8,9 @@ import type { Backend } from '../dial/backend.ts'
 import type { Choice } from '../dial/director.ts'
 import { inTurn } from '../dial/reach.ts'
 import { HeadraceError } from '../errors.ts'
+import { withSetCookie } from '../head/cookies.ts'
 import type { RequestHead } from '../head/head.ts'
-import { field } from '../head/head.ts'
+import { field, fieldsOf, flatFields } from '../head/head.ts'
 import { blamed, poolOf, REPEATABLE, requestFields, troubleOf } from './relay.ts'
 import { withoutUpgrade } from './serve.ts'
 
@@ -34,8 +35,11 @@ export async function askBackend(asking: Asking): Promise<IncomingMessage> {
     const started = () => {
       isSent = true
     }
-    const answer = await askOnce({ backend, head, body, signal, started })
-    return answer ?? (await askOnce({ backend, head, body, signal, started })) ?? stale()
+    const once = { backend, head, body, signal, started }
+    const answer = (await askOnce(once)) ?? (await askOnce(once)) ?? stale()
+    const setCookie = choice.sticky?.setCookieFor(backend) ?? null
+    answer.rawHeaders = flatFields(withSetCookie(fieldsOf(answer.rawHeaders), setCookie))
+    return answer
   }
   return await inTurn(
     choice,

@@ -1,4 +1,5 @@
-// The way of one connection, from accept() to the tunnel. Each step is a room; this is the only file that knows them all.
+// The way of one connection, from accept() to the origin that is reached. Each step is a room; only this file and establish.ts
+// know them all.
 // It declares what it needs (Surroundings); edge.ts supplies it. Every step before the tunnel can be aborted by one
 // signal: the client has gone, a time limit, an operator. After the 101 nothing of this file is left but a Tunnel.
 
@@ -9,19 +10,16 @@ import { identify } from './accept/identify.ts'
 import type { Arrival } from './accept/listener.ts'
 import { secure } from './accept/secure.ts'
 import type { Terms } from './accept/terms.ts'
-import { hangUp } from './dial/backend.ts'
 import type { Choice } from './dial/director.ts'
 import type { Reached } from './dial/reach.ts'
 import { reach } from './dial/reach.ts'
-import type { Engine, SpliceEnd } from './engine/engine.ts'
+import type { Engine } from './engine/engine.ts'
 import { asHeadraceError, HeadraceError } from './errors.ts'
-import type { Ledger } from './gate/claims.ts'
+import type { Bookkeeping } from './establish.ts'
+import { createEstablishing } from './establish.ts'
 import type { Gate } from './gate/gate.ts'
-import type { Answer } from './handoff/exchange.ts'
-import { ask, relayAnswer, switchingBytes } from './handoff/exchange.ts'
-import type { Held } from './head/early.ts'
 import { holdEarlyBytes } from './head/early.ts'
-import { asksForUpgrade, checkAnswer, checkUpgrade } from './head/handshake.ts'
+import { asksForUpgrade, checkUpgrade } from './head/handshake.ts'
 import type { RequestHead } from './head/head.ts'
 import type { HeadLimits } from './head/llhttp.ts'
 import { readRequestHead } from './head/read.ts'
@@ -29,24 +27,20 @@ import { closingBytes, refusalFor } from './head/refusal.ts'
 import type { Checked } from './head/request.ts'
 import { checkRequest } from './head/request.ts'
 import type { Loop } from './linux/loop.ts'
-import type { Served } from './local/endpoint.ts'
-import type { Observer } from './observe/observer.ts'
 import { startSpan } from './observe/trace.ts'
 import type { PassedOver, PlainDecision, PlainOutcome } from './plain/serve.ts'
 import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
 import type { Ruling } from './service/rule.ts'
 import { rule } from './service/rule.ts'
 import type { Service } from './service/service.ts'
-import { asLocal, asPlain, serveHere } from './service/serving.ts'
+import { asLocal, asPlain } from './service/serving.ts'
 import type { Switches } from './service/switch.ts'
 import type { ServiceTable } from './service/table.ts'
 import { throwIfAborted } from './signal.ts'
 import { conclude } from './transport/conclude.ts'
 import { splicePolitely } from './tunnel/polite.ts'
-import type { Registry } from './tunnel/registry.ts'
 import { SetUp } from './tunnel/set-up.ts'
-import { Tunnel, type TunnelOwner } from './tunnel/tunnel.ts'
-import type { Usage } from './usage/usage.ts'
+import type { TunnelOwner } from './tunnel/tunnel.ts'
 
 export interface Limits extends HeadLimits {
   /** From accept to the end of the head, TLS handshake included, in ms. */
@@ -62,16 +56,11 @@ export interface Site {
 }
 
 /** What the way needs of the edge around it. */
-export interface Surroundings extends Site {
+export interface Surroundings extends Site, Bookkeeping {
   readonly switches: Switches
-  readonly tunnels: Registry
-  readonly usage: Pick<Usage, 'begin' | 'settle'>
-  /** Counts what gates limit. */
-  readonly ledger: Ledger
   readonly engine: Engine
   /** Where descriptors are watched, if the engine works on them. */
   readonly loop: Loop | null
-  readonly observer: Observer
   newId(): string
 }
 
@@ -97,11 +86,12 @@ const LAST_HEADS_MS = 1_000
 type Given = Extract<Ruling, { readonly choice: Choice }>
 
 export function createWay(surroundings: Surroundings): Way {
-  const { switches, tunnels, usage, ledger, engine, loop, observer, newId } = surroundings
+  const { switches, ledger, engine, loop, observer, newId } = surroundings
   let { services, limits } = surroundings
   /** Those on their way. */
   const setUps = new Set<SetUp>()
   let drainingAt: number | null = null
+  const establishing = createEstablishing(surroundings)
   const plain = createPlainServer({ newId, decide: decidePlain, upgrade, passedOver, answered }, limits)
 
   async function serve(arrival: Arrival, terms: Terms): Promise<void> {
@@ -167,12 +157,13 @@ export function createWay(surroundings: Surroundings): Way {
 
     setUp.enter('decide')
     const held = holdEarlyBytes(client.transport, rest, limits.earlySize, (error) => setUp.abort(error))
+    const applicant = { client, head, held }
     const extra: Record<string, unknown> = {}
     const context = setUp.context(extra)
     const ruling = await rule(service, { client, head, host, isUpgrade: true }, context, named)
     throwIfAborted(setUp.signal)
     if (ruling.kind === 'serve') {
-      observer.accepted(openHere(setUp, client, head, service, ruling.served, held), head, extra)
+      observer.accepted(establishing.withCode(setUp, applicant, service, ruling.served), head, extra)
       return
     }
     if (ruling.kind === 'respond') {
@@ -187,9 +178,10 @@ export function createWay(surroundings: Surroundings): Way {
     }
     const reached = await reachAny(setUp, ruling)
     const request = ruling.requestFor(reached.backend)
-    const tunnel = ruling.isPassedOn
-      ? await connect(setUp, client, head, request, asLocal(reached, service), held, splicePolitely)
-      : await connect(setUp, client, head, request, reached, held, engine.splice)
+    const to = ruling.isPassedOn
+      ? { reached: asLocal(reached, service), splice: splicePolitely }
+      : { reached, splice: engine.splice }
+    const tunnel = await establishing.withOrigin(setUp, applicant, { ...to, request, limits })
     if (tunnel !== null) observer.accepted(tunnel, request, extra)
   }
 
@@ -213,95 +205,6 @@ export function createWay(surroundings: Surroundings): Way {
       setUp.backend = backend.options.name
       if (!isLast) observer.passedOver(setUp, error)
     })
-  }
-
-  /** From the head to the tunnel; null if the origin gave another answer than a 101. */
-  async function connect(
-    setUp: SetUp,
-    client: Client,
-    asked: RequestHead,
-    request: RequestHead,
-    reached: Reached,
-    held: Held,
-    splice: Engine['splice'],
-  ): Promise<Tunnel | null> {
-    const { backend, origin } = reached
-    setUp.backend = backend.options.name
-    try {
-      setUp.enter('answer')
-      setUp.expect(backend.options.firstByteTimeoutMs, 'answer-timeout')
-      const given = setUp.span?.carried(request) ?? request
-      const answer = await ask(given, client.transport, reached, limits, setUp.signal)
-      setUp.meet()
-      backend.health.answered()
-      setUp.span?.answered(answer.head.status)
-      if (answer.head.status !== 101) {
-        await relayAnswer(answer, client.transport, origin.transport)
-        observer.refused(setUp, new HeadraceError('answer-refused'), answer.head.status)
-        hangUp(backend)
-        return null
-      }
-      answer.parser.free()
-      checkAnswer(asked, answer.head)
-      throwIfAborted(setUp.signal)
-      setUp.leave()
-      return open(setUp, client, reached, answer, held, splice)
-    } catch (error) {
-      origin.transport.destroy()
-      hangUp(backend)
-      backend.health.failed(asHeadraceError(error))
-      throw error
-    }
-  }
-
-  function open(
-    setUp: SetUp,
-    client: Client,
-    { backend, origin }: Reached,
-    answer: Answer,
-    held: Held,
-    splice: Engine['splice'],
-  ): Tunnel {
-    const switching = switchingBytes(answer)
-    client.transport.write(switching)
-    const tunnel = new Tunnel(setUp.facts(client, origin.address), backend, settle)
-    const early = { fromClient: held.take(), fromOrigin: answer.rest === null ? [] : [answer.rest] }
-    tunnel.splicing = splice(client.transport, origin.transport, early, tunnel)
-    register(setUp, tunnel, answer.requestSize, switching.length)
-    return tunnel
-  }
-
-  /** The origin is code of the service. */
-  function openHere(
-    setUp: SetUp,
-    client: Client,
-    head: RequestHead,
-    service: Service,
-    served: Served,
-    held: Held,
-  ): Tunnel {
-    setUp.leave()
-    const common = { facts: setUp.facts(client, 'local'), client, head, settle }
-    const parts = { ...common, early: held.take(), failed: observer.trouble }
-    const { tunnel, headSize } = serveHere(service, served, parts)
-    setUp.span?.answered(101)
-    register(setUp, tunnel, 0, headSize)
-    return tunnel
-  }
-
-  function register(setUp: SetUp, tunnel: Tunnel, headToOrigin: number, headToClient: number): void {
-    tunnels.add(tunnel)
-    usage.begin(tunnel, headToOrigin, headToClient)
-    setUp.isCounted = false
-  }
-
-  /** Once for each tunnel, when both of its connections are over. */
-  function settle(tunnel: Tunnel, end: SpliceEnd): void {
-    tunnels.remove(tunnel)
-    usage.settle(tunnel)
-    hangUp(tunnel.backend)
-    if (tunnel.facts.isCounted) ledger.give(tunnel.facts.id)
-    observer.closed(tunnel, end)
   }
 
   async function decidePlain(
@@ -384,7 +287,7 @@ export function createWay(surroundings: Surroundings): Way {
     plain.close(true)
   }
 
-  return { serve, upgrade, follow, drain, isBusy, settle, refuse: refuseService, abort }
+  return { serve, upgrade, follow, drain, isBusy, settle: establishing.settle, refuse: refuseService, abort }
 }
 
 function switchedOff(id: string): HeadraceError {

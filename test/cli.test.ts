@@ -4,7 +4,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { Test } from 'tap'
@@ -13,6 +13,7 @@ import type { RawData } from 'ws'
 import { WebSocket } from 'ws'
 import { jsonSchema } from '../src/config/schema.ts'
 import { selfSigned } from './support/certificates.ts'
+import { closed } from './support/control.ts'
 import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
 import type { Peer } from './support/peer.ts'
 import { connectTo } from './support/peer.ts'
@@ -114,20 +115,6 @@ async function runWithTunnel(t: Test, more = '') {
 async function echoes(client: Peer, text: string): Promise<boolean> {
   client.write(text)
   return (await client.until(text)).endsWith(text)
-}
-
-/** Resolves when nobody accepts there any more. */
-async function closed(address: string): Promise<void> {
-  const [host = '', port = ''] = address.split(':')
-  for (;;) {
-    const probe = connect(Number(port), host)
-    const isOpen = await once(probe, 'connect').then(
-      () => true,
-      () => false,
-    )
-    probe.destroy()
-    if (!isOpen) return
-  }
 }
 
 t.test('run says where it listens, tunnels, logs JSON lines, and a signal ends it with 0', async (t) => {

@@ -14,6 +14,7 @@ import { parseConfig, parseListeners } from '../src/config/parse.ts'
 import { problemLine, problemsOf } from '../src/config/problems.ts'
 import type { ConfigInput } from '../src/config/schema.ts'
 import { jsonSchema } from '../src/config/schema.ts'
+import { bareOptions } from '../src/dial/backend.ts'
 import { HeadraceError } from '../src/errors.ts'
 
 /** test/config: the example of the contract, every other key, and mistakes with what is said of them (nothing: none). */
@@ -87,23 +88,10 @@ t.test('what is left out has its default', (t) => {
           gate: undefined,
           backends: [
             {
-              name: 'a',
-              address: { host: '127.0.0.1', port: 9200 },
-              tls: false,
-              overrideHost: undefined,
-              certHostname: undefined,
-              sniHostname: undefined,
+              ...bareOptions('a', { host: '127.0.0.1', port: 9200 }),
               connectTimeoutMs: 1_000,
               firstByteTimeoutMs: 15_000,
-              maxConnections: undefined,
               keepaliveMs: 60_000,
-              keepaliveIntervalMs: undefined,
-              keepaliveProbes: undefined,
-              userTimeoutMs: undefined,
-              localAddress: [],
-              clientCertificate: undefined,
-              allowLinkLocal: false,
-              check: undefined,
               ejection: { failures: 3, forMs: 10_000, maxMs: 300_000, answers: true },
             },
           ],

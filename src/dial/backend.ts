@@ -108,11 +108,11 @@ export function countConnection(backend: Backend, change: 1 | -1): void {
   for (let one: Backend | null = backend; one !== null; one = one.heir) one.connections += change
 }
 
-/** What a tunnel was dialled to that has outlived the config: its name, for whoever asks. Nothing more is dialled there. */
-export function formerBackend(name: string): Backend {
-  return createBackend({
+/** Options of a backend that has a name and an address, and nothing special. */
+export function bareOptions(name: string, address: BackendAddress): BackendOptions {
+  return {
     name,
-    address: { host: 'unknown.invalid', port: 0 },
+    address,
     tls: false,
     overrideHost: undefined,
     certHostname: undefined,
@@ -120,16 +120,21 @@ export function formerBackend(name: string): Backend {
     connectTimeoutMs: 0,
     firstByteTimeoutMs: 0,
     maxConnections: undefined,
+    keepaliveMs: 0,
+    keepaliveIntervalMs: undefined,
+    keepaliveProbes: undefined,
+    userTimeoutMs: undefined,
     localAddress: [],
     clientCertificate: undefined,
     allowLinkLocal: false,
     check: undefined,
     ejection: undefined,
-    keepaliveMs: 0,
-    keepaliveIntervalMs: undefined,
-    keepaliveProbes: undefined,
-    userTimeoutMs: undefined,
-  })
+  }
+}
+
+/** What a tunnel was dialled to that has outlived the config: its name, for whoever asks. Nothing more is dialled there. */
+export function formerBackend(name: string): Backend {
+  return createBackend(bareOptions(name, { host: 'unknown.invalid', port: 0 }))
 }
 
 /** Gives a connection's permit back: once, by whoever owns the dialled connection, when it is over. */

@@ -202,8 +202,12 @@ function relayBack(
   if (coding !== undefined && coding.toLowerCase() !== 'chunked') response.shouldKeepAlive = false
   const kept = withSetCookie(endToEnd(fields, isChunked ? ['transfer-encoding', 'trailer'] : []), setCookie)
   response.writeHead(answer.statusCode ?? 502, answer.statusMessage ?? '', flatFields(kept))
+  // It is worth something by itself, however late its body may come; what has come with it goes out with it.
+  const early = setImmediate(() => response.flushHeaders())
+  answer.once('data', () => clearImmediate(early))
   answer.pipe(response, { end: false })
   answer.on('end', () => {
+    clearImmediate(early)
     if (isChunked && answer.rawTrailers.length > 0) response.addTrailers(pairsOf(answer.rawTrailers))
     response.end()
     done()

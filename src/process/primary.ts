@@ -11,7 +11,7 @@ import { upgradeNode } from '../config/load.ts'
 import { problemLine } from '../config/problems.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { Crossing } from '../gate/seats.ts'
-import type { Labels, MetricsSnapshot } from '../observe/metrics.ts'
+import type { Labels } from '../observe/metrics.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
 import { expectations } from '../service/service.ts'
@@ -24,11 +24,13 @@ import { isChecker } from './ask-checker.ts'
 import { filesOf } from './check-files.ts'
 import type { ChildWatch } from './child.ts'
 import { startChild } from './child.ts'
-import { createDrains, EXIT_TIMEOUT_MS } from './drains.ts'
+import { createDrains } from './drains.ts'
 import { createFleet, isIn } from './fleet.ts'
 import { createHosts } from './hosts.ts'
 import type { Identity } from './identity.ts'
 import { createIdentity } from './identity.ts'
+import type { Standing } from './lifetime.ts'
+import { createLifetime } from './lifetime.ts'
 import type { Notify } from './notify.ts'
 import { createNotify } from './notify.ts'
 import { reapOrphans } from './orphans.ts'
@@ -36,19 +38,15 @@ import type { Predecessor } from './predecessor.ts'
 import type { ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import type { ReloadWatch } from './reload.ts'
 import { reload } from './reload.ts'
-import { createRemnant, ofRemnant } from './remnant.ts'
+import { createRemnant } from './remnant.ts'
 import { hostLedger, LEDGER } from './shared-ledger.ts'
 import { exitOnSignals, onHangup, signalled } from './signals.ts'
 import type { Sockets } from './sockets.ts'
 import { legacyOf, openSockets } from './sockets.ts'
-import { BEFORE, succession } from './succession.ts'
-import type { Successor } from './successor.ts'
 import { createTotals } from './totals.ts'
 import { inTurns } from './turns.ts'
 import { createUpgrades } from './upgrade.ts'
 import { watchFiles } from './watch-files.ts'
-import type { Watchdog } from './watchdog.ts'
-import { startWatchdog } from './watchdog.ts'
 import type { Setting } from './workers.ts'
 import { START_TIMEOUT_MS, startWorkers } from './workers.ts'
 
@@ -76,10 +74,9 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const ledger = hostLedger(spike, lines.trouble)
   const watch = watchOf(lines)
   const identity = createIdentity(config.runAs)
-  let isInCharge = before === null
-  let isSucceeded = false
+  const standing: Standing = { isInCharge: before === null, isSucceeded: false }
   const inheritance = await before?.inheritance()
-  const isOurs = () => isInCharge && !isSucceeded
+  const isOurs = () => standing.isInCharge && !standing.isSucceeded
   const isStandby = () => !isOurs()
   const isAnchored = process.pid === 1 || inheritance?.isAnchored === true
   const legacy = inheritance?.sockets ?? []
@@ -95,7 +92,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const hosts = createHosts({ [LEDGER]: ledger })
   const parts = { setting, settled, isStandby, identity, switches, hosts, watch, lines }
   const workers = startWorkers(config.workers, parts)
-  const older = () => (isInCharge ? (before?.wire ?? null) : null)
+  const older = () => (standing.isInCharge ? (before?.wire ?? null) : null)
   const configured = () => config.edge.services
   const isConfigured = (labels: Labels) => isIn(configured(), labels)
   const totals = createTotals(workers, isConfigured, () => [older()].flatMap((line) => line ?? []))
@@ -104,11 +101,11 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const drains = createDrains({
     workers,
     // Those that a newer release goes on with are not closed.
-    sockets: () => (isSucceeded ? [] : sockets),
+    sockets: () => (standing.isSucceeded ? [] : sockets),
     delayMs: () => config.drainDelayMs,
     times: () => ({ drainMs: config.edge.drainTimeoutMs, spreadMs: config.edge.drainSpreadMs }),
     lines,
-    stopping: (withinMs) => isSucceeded || notify.stopping(withinMs),
+    stopping: (withinMs) => standing.isSucceeded || notify.stopping(withinMs),
   })
   const upgrades = createUpgrades({
     workers,
@@ -183,7 +180,6 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     (pid) =>
       isChecker(pid) || pid === upgrades.pid || [...workers, control].some((child) => child.pid === pid),
   )
-  let watchdog: Watchdog | null = null
 
   /** The webhook is in the network, where the primary is not. */
   function spike(crossing: Crossing): void {
@@ -191,86 +187,36 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     control.wire?.ask('spike', [crossing]).catch((error: unknown) => lines.trouble(asHeadraceError(error)))
   }
 
-  /** What the release before has counted stays counted. */
-  function count(counted: MetricsSnapshot): void {
-    const line = before?.wire
-    if (line != null) totals.inherit(line, counted)
-  }
-
-  /** Nothing is left behind: also not of a start that has failed. */
-  async function endAll(): Promise<void> {
-    watchdog?.stop()
-    if (!isSucceeded) for (const { close } of sockets) close()
-    await Promise.all(workers.map((worker) => worker.stop(EXIT_TIMEOUT_MS)))
-    // Until here it has told whoever asked that this program is not ready.
-    await control.stop(EXIT_TIMEOUT_MS)
-  }
-
-  async function run(): Promise<DrainCounts> {
-    follow()
-    begun()
-    signalled('SIGUSR2', () => {
-      // What keeps it from being one is told already.
-      answers.upgrade().catch(() => {})
-    })
-    const ending = drains.ended()
-    const successor = await Promise.race([upgrades.succeeded, ending.then(() => null)])
-    if (successor !== null) await succeededBy(successor, ending)
-    const counts = await ending
-    const counted = ofRemnant(await totals.gather(), upgrades.moved)
-    await successor?.wire.ask('farewell', [counted]).catch(() => {})
-    await endAll()
-    if (isAnchored) await successor?.outlived()
-    else successor?.disown()
-    return counts
-  }
-
-  /** Only what could not be moved is left here: when that is over, or by a signal, this program ends. */
-  async function succeededBy({ release, pid }: Successor, ending: Promise<unknown>): Promise<void> {
-    isSucceeded = true
-    watchdog?.stop()
-    notify.mainPid(pid)
-    await upgrades.leave()
-    // Those that the other one does not go on with, for good.
-    for (const { address, leave, close } of sockets) release.kept.includes(address) ? leave() : close()
-    await drains.begin({})
-    await ending
-    // The one before this may have tunnels, which are asked for through this one.
-    await before?.gone
-  }
+  const lifetime = createLifetime({
+    standing,
+    before,
+    workers,
+    control,
+    sockets: () => sockets,
+    switches,
+    ledger,
+    fleet,
+    totals,
+    drains,
+    upgrades,
+    notify,
+    lines,
+    isAnchored,
+  })
 
   try {
-    // One after the other: of several reasons why nothing starts, it is always the same one that is told.
-    const started = await Promise.all(workers.map((worker) => worker.started))
-    const [first] = started
-    let { address } = await control.started
-    if (before !== null) {
-      const doors = started.flatMap(({ door }) => door ?? [])
-      const next = succession({ workers, control, ledger, switches, fleet, doors, sockets })
-      await before.succeed(next.release, {
-        ...next.answers,
-        async takeOver(state) {
-          isInCharge = true
-          count(state.counted)
-          address = await next.finish(state)
-        },
-        farewell: async (counted) => count(counted),
-      })
-      lines.upgrading('took', { pid: process.pid, before: before.pid })
-      void before.gone.then(() => ledger.release(BEFORE))
-    }
-    // Behind whatever the program says of the addresses.
-    setImmediate(() => {
-      notify.ready()
-      watchdog = startWatchdog(workers, notify, () => drains.isDraining, lines.trouble)
-      if (first !== undefined) lines.engine(first.engine.name, first.engine.reason, workers.length)
-      if (address !== null) lines.admin(address)
-    })
-    return { addresses: sockets.map(({ address }) => address), stopped: run() }
+    await lifetime.begin()
   } catch (error) {
-    await endAll()
+    await lifetime.endAll()
     throw error
   }
+  follow()
+  begun()
+  signalled('SIGUSR2', () => {
+    // What keeps it from being one is told already.
+    answers.upgrade().catch(() => {})
+  })
+  return { addresses: sockets.map(({ address }) => address), stopped: lifetime.untilEnd() }
 }
 
 interface ControlParts {

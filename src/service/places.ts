@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import type { Backend } from '../dial/backend.ts'
-import { createBackend } from '../dial/backend.ts'
+import { bareOptions, createBackend } from '../dial/backend.ts'
 
 export interface Places {
   /** The way to the process where a session lives; null: it is this one. */
@@ -43,24 +43,6 @@ function wayTo(path: string): Backend {
 
 /** What tunnels have in the place of a backend when their origin is code in these processes. */
 export function localBackend(address: { readonly path: string }): Backend {
-  return createBackend({
-    name: 'local',
-    address,
-    tls: false,
-    overrideHost: undefined,
-    certHostname: undefined,
-    sniHostname: undefined,
-    connectTimeoutMs: 5_000,
-    firstByteTimeoutMs: ANSWER_TIMEOUT_MS,
-    maxConnections: undefined,
-    keepaliveMs: 0,
-    keepaliveIntervalMs: undefined,
-    keepaliveProbes: undefined,
-    userTimeoutMs: undefined,
-    localAddress: [],
-    clientCertificate: undefined,
-    allowLinkLocal: false,
-    check: undefined,
-    ejection: undefined,
-  })
+  const times = { connectTimeoutMs: 5_000, firstByteTimeoutMs: ANSWER_TIMEOUT_MS }
+  return createBackend({ ...bareOptions('local', address), ...times })
 }

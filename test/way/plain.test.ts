@@ -122,6 +122,19 @@ t.test('a slow reader slows the origin down', async (t) => {
   t.ok(received > total * block.length)
 })
 
+t.test('the head of an answer does not wait for its body', async (t) => {
+  let begin = () => {}
+  const site = await startSite(t, (_, response) => {
+    response.writeHead(200, { 'Content-Type': 'text/event-stream' }).flushHeaders()
+    begin = () => response.end('data: hello\n\n')
+  })
+  const client = await connectTo(t, site.address)
+  client.write('GET / HTTP/1.1\r\nHost: chat.test\r\nConnection: close\r\n\r\n')
+  t.match(await client.until('\r\n\r\n'), /^HTTP\/1\.1 200 OK\r\n/)
+  begin()
+  t.match(await client.all(), /data: hello/)
+})
+
 t.test('100-continue is the origin’s to say, and so is no', async (t) => {
   const site = await startSite(t, (request, response) => void request.pipe(response.writeHead(200)))
   const head = 'POST / HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n'

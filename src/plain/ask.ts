@@ -36,7 +36,11 @@ export async function askBackend(asking: Asking): Promise<IncomingMessage> {
       isSent = true
     }
     const once = { backend, head, body, signal, started }
-    const answer = (await askOnce(once)) ?? (await askOnce(once)) ?? stale()
+    let answer = await askOnce(once)
+    while (answer === null) {
+      isSent = false
+      answer = await askOnce(once)
+    }
     const setCookie = choice.sticky?.setCookieFor(backend) ?? null
     answer.rawHeaders = flatFields(withSetCookie(fieldsOf(answer.rawHeaders), setCookie))
     return answer
@@ -100,10 +104,6 @@ function askOnce({ backend, head, body, signal, started }: Attempt): Promise<Inc
     if (body === null) asked.end()
     else body.stream.on('error', leave).pipe(asked)
   })
-}
-
-function stale(): never {
-  throw new HeadraceError('answer-closed', 'twice before an answer')
 }
 
 const FRAMING = new Set(['content-length', 'transfer-encoding', 'trailer'])

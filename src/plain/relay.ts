@@ -74,10 +74,9 @@ export async function relayRequest(exchange: Exchange, choice: Choice, tell: Tel
       isSent = true
     }
     const once = { ...exchange, backend, head, setCookie, timeoutMs, started }
-    if ((await relayOnce(once)) === 'done') return
-    // The origin closed a pooled connection in the moment in which it was used again: as if it had not been sent.
-    isSent = false
-    await relayOnce(once)
+    // The origin closed a pooled connection in the moment in which it was used again: as if it had not been sent. One that has
+    // died has closed all of them, and the next one to be used is as stale.
+    while ((await relayOnce(once)) === 'stale') isSent = false
   }
   await inTurn(choice, attempt, () => !isSent && !exchange.signal.aborted, tell)
 }

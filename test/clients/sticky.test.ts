@@ -44,7 +44,7 @@ services:
     domains: ["*"]
     websockets: on
     backends:
-${sites.map(({ name, address }) => `      - { name: ${name}, address: "${address}" }\n`).join('')}
+${sites.map(({ name, address }) => `      - { name: ${name}, address: "${address}", firstByteTimeout: 2m }\n`).join('')}
     directors:
       - { name: pool, backends: [a, b]${director} }
     routes:

@@ -37,6 +37,7 @@ const floors = {
   edge: 6,
   config: 7,
   admin: 7,
+  'http-proxy': 8,
   index: 8,
   process: 8,
   cli: 9,
@@ -54,8 +55,8 @@ const owned = [
   {
     pattern: /^import (?!\{ STATUS_CODES \}).* from '(node:)?http'/,
     valueOnly: true,
-    rooms: ['plain', 'admin', 'cli'],
-    why: "node's HTTP is for the plain branch and the admin API",
+    rooms: ['plain', 'admin', 'cli', 'http-proxy'],
+    why: "node's HTTP is for the plain branch, the admin API, and the server that http-proxy's listen opens",
   },
   { pattern: /from 'pino'/, valueOnly: false, rooms: ['observe'], why: 'only observe writes lines' },
   {

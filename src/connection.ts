@@ -30,6 +30,7 @@ import type { Loop } from './linux/loop.ts'
 import { startSpan } from './observe/trace.ts'
 import type { PassedOver, PlainDecision, PlainOutcome } from './plain/serve.ts'
 import { createPlainServer, withoutUpgrade } from './plain/serve.ts'
+import type { Named } from './service/referral.ts'
 import type { Ruling } from './service/rule.ts'
 import { rule } from './service/rule.ts'
 import type { Service } from './service/service.ts'
@@ -38,7 +39,6 @@ import type { Switches } from './service/switch.ts'
 import type { ServiceTable } from './service/table.ts'
 import { throwIfAborted } from './signal.ts'
 import { conclude } from './transport/conclude.ts'
-import { splicePolitely } from './tunnel/polite.ts'
 import { SetUp } from './tunnel/set-up.ts'
 import type { TunnelOwner } from './tunnel/tunnel.ts'
 
@@ -68,7 +68,7 @@ export interface Way extends TunnelOwner {
   /** Takes over what a listener accepted, until it is closed. */
   serve(arrival: Arrival, terms: Terms): Promise<void>
   /** Takes over a connection whose next request, already parsed, asks to become a WebSocket; `named`: it is decided. */
-  upgrade(client: Client, head: RequestHead, rest: Buffer | null, named?: string | null): Promise<void>
+  upgrade(client: Client, head: RequestHead, rest: Buffer | null, named?: Named | null): Promise<void>
   follow(site: Site): void
   /** From now on only what listeners have accepted is handed off, and plain connections end with their answer. */
   drain(): void
@@ -118,9 +118,10 @@ export function createWay(surroundings: Surroundings): Way {
     client: Client,
     head: RequestHead,
     rest: Buffer | null,
-    named: string | null = null,
+    named: Named | null = null,
   ): Promise<void> {
     const setUp = begin('head', client, head)
+    setUp.referrer = typeof named === 'object' ? named : null
     try {
       if (drainingAt !== null) throw new HeadraceError('draining')
       await handOff(setUp, client, head, rest, named)
@@ -136,7 +137,7 @@ export function createWay(surroundings: Surroundings): Way {
     client: Client,
     asked: RequestHead,
     rest: Buffer | null,
-    named: string | null,
+    named: Named | null,
   ): Promise<void> {
     setUp.span = startSpan(setUp.id, client, asked)
     // Node's parser, which read this head if it isn't a connection's first, counts no fields.
@@ -176,12 +177,11 @@ export function createWay(surroundings: Surroundings): Way {
       plain.serve(client, withoutUpgrade(head), held.joined(), asPlain(ruling, service))
       return
     }
-    const reached = await reachAny(setUp, ruling)
-    const request = ruling.requestFor(reached.backend)
-    const to = ruling.isPassedOn
-      ? { reached: asLocal(reached, service), splice: splicePolitely }
-      : { reached, splice: engine.splice }
-    const tunnel = await establishing.withOrigin(setUp, applicant, { ...to, request, limits })
+    const dialled = await reachAny(setUp, ruling)
+    const request = ruling.requestFor(dialled.backend)
+    const reached = ruling.isPassedOn ? asLocal(dialled, service) : dialled
+    const destination = { reached, request, splice: ruling.splicing(engine), limits }
+    const tunnel = await establishing.withOrigin(setUp, applicant, destination)
     if (tunnel !== null) observer.accepted(tunnel, request, extra)
   }
 
@@ -236,8 +236,9 @@ export function createWay(surroundings: Surroundings): Way {
     const refusal = refusalFor(error, setUp.id)
     setUp.span?.failed(error)
     observer.refused(setUp, error)
+    const isTold = setUp.referrer?.refused(error) ?? false
     if (refusal === null) client?.transport.destroy()
-    else if (client !== null) conclude(client.transport, closingBytes(refusal))
+    else if (client !== null) conclude(client.transport, isTold ? '' : closingBytes(refusal))
   }
 
   function serviceOf(host: string): Service {

@@ -40,6 +40,7 @@ import type { Prepared } from './prepared.ts'
 import { loadProgram } from './program/program.ts'
 import type { Peer } from './service/places.ts'
 import { createPlaces, onlyHere } from './service/places.ts'
+import type { Named } from './service/referral.ts'
 import type { Service, ServiceMeans, ServiceOptions } from './service/service.ts'
 import { createServices, expectations, succeedBackends } from './service/service.ts'
 import type { BackendStatus } from './service/status.ts'
@@ -96,10 +97,10 @@ export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   listen(listeners: readonly ListenerOptions[]): Promise<Opened>
   /**
    * Hands over an `upgrade` event of a node http or https server. The connection is answered, tunnelled and closed by
-   * the edge from now on, whatever happens. `backend`: a backend or director of the service that has the request's
-   * host; without it the routes or the handler of that service decide.
+   * the edge from now on, whatever happens. `named`: a backend or director of the service that has the request's
+   * host, or a referral; without it the routes or the handler of that service decide.
    */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, named?: Named): void
   /**
    * Makes ready what takes the place of the options: services with their handlers, which are loaded anew, and limits, log and
    * webhook; besides, the listeners of `opened`. Open tunnels live on, and a request that is on its way goes on with the
@@ -259,10 +260,10 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     services = [...renewed]
   }
 
-  function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, backend?: string): void {
+  function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, named?: Named): void {
     const { method = '', url = '', httpVersion, rawHeaders } = request
     const asked = { method, target: url, version: httpVersion, fields: fieldsOf(rawHeaders) }
-    void way.upgrade(adopt(socket), asked, head.length > 0 ? head : null, backend ?? null)
+    void way.upgrade(adopt(socket, request.socket), asked, head.length > 0 ? head : null, named ?? null)
   }
 
   const { look, movedAt } = usage

@@ -85,6 +85,7 @@ export function createEstablishing({ tunnels, usage, ledger, observer }: Bookkee
       checkAnswer(applicant.head, answer.head)
       throwIfAborted(setUp.signal)
       setUp.leave()
+      setUp.referrer?.switched(answer.head, origin.address)
       return open(setUp, applicant, reached, answer, splice)
     } catch (error) {
       origin.transport.destroy()

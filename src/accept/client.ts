@@ -1,6 +1,6 @@
 // Who is on the other side of an accepted connection.
 
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import { nodeTransport } from '../transport/node.ts'
@@ -38,9 +38,12 @@ export function tlsClient(socket: TLSSocket, wire: Socket, sender: Sender, liste
   return { transport: nodeTransport(socket, wire), ...sender, tls: factsOf(socket), listener }
 }
 
-/** Takes over a connection that another server accepted, after its `upgrade` event. */
-export function adopt(socket: Duplex): Client {
-  const accepted = socket as Socket | TLSSocket
+/**
+ * Takes over a connection that another server accepted, after its `upgrade` event. `connection`: that of the request, which
+ * is taken if `socket` is a stream above it: node 26 has one for an upgrade whose body has not all come.
+ */
+export function adopt(socket: Duplex, connection: Socket): Client {
+  const accepted = (socket instanceof Socket ? socket : connection) as Socket | TLSSocket
   const sender = {
     address: unmapped(accepted.remoteAddress ?? ''),
     port: accepted.remotePort ?? 0,

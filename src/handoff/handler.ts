@@ -116,13 +116,17 @@ export async function runHandler<Context extends HandlerContext>(
     return checkDecision(await Promise.race([answer, givenUp]))
   } catch (error) {
     if (signal.aborted) throw signal.reason
-    // What an origin did to code that has asked it is as if the request had been sent there.
-    if (error instanceof HeadraceError && entry(error.code).status !== null) throw error
-    throw new HeadraceError('handler-failed', told(error), error)
+    throw failureOf(error)
   } finally {
     clearTimeout(timer)
     if (onAbort !== undefined) signal.removeEventListener('abort', onAbort)
   }
+}
+
+/** What code that decides has thrown. What an origin did to code that has asked it is as if the request had been sent there. */
+export function failureOf(thrown: unknown): HeadraceError {
+  if (thrown instanceof HeadraceError && entry(thrown.code).status !== null) return thrown
+  return new HeadraceError('handler-failed', told(thrown), thrown)
 }
 
 function checkDecision(answer: unknown): Decision {

@@ -62,15 +62,13 @@ async function countOpen({
   counts,
 }: Sources): Promise<ReadonlyMap<Traffic, Open>> {
   const open = new Map<Traffic, Open>()
-  const used = new Set<Backend>()
   for (const { service, backend } of backends) {
     open.set(trafficOf(counts, service, backend), noneOpen(engine))
   }
   await tunnels.walk((tunnel) => {
-    used.add(tunnel.backend)
     add(open, trafficOf(counts, tunnel.facts.service, tunnel.backend), tunnel)
   })
-  forgetBackends(counts, backends, used)
+  forgetBackends(counts, backends, open)
   const addresses = new Set(listeners.map(({ terms }) => terms.address))
   for (const address of counts.accepted.keys()) if (!addresses.has(address)) counts.accepted.delete(address)
   return open
@@ -140,7 +138,7 @@ function trafficSeries(
   closed: ReadonlyMap<Traffic, Bytes>,
   open: ReadonlyMap<Traffic, Open>,
 ): Snapshot {
-  const counted = [...new Set(counts.traffic.values())]
+  const counted = [...counts.traffic.values()]
   for (const traffic of counted) show(traffic, open.get(traffic) ?? NO_BYTES, closed.get(traffic))
   const all = counted.map(({ service, backend, opened, dials, shown }) => ({
     labels: { service, backend },

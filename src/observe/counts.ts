@@ -18,8 +18,8 @@ export interface Counts {
   readonly answered: ByService<string>
   readonly refusals: ByService<ErrorCode>
   readonly ends: ByService<End>
-  /** Found by a backend; those of one name, before and after a reload, have the same. */
-  readonly traffic: Map<Backend, Traffic>
+  /** By the names of service and backend: what comes and goes under one name, by a reload for example, is counted together. */
+  readonly traffic: Map<string, Traffic>
   /** How often a backend, by its name, became unhealthy. */
   readonly unhealthy: ByService<string>
   /** By service. */
@@ -88,16 +88,13 @@ export function expectBackends(counts: Counts, backends: readonly ServedBackend[
   }
 }
 
-/** Forgets what is not configured any more and has no tunnel. `open`: the backends of open tunnels. */
+/** Forgets what is not configured any more and has no tunnel. `kept`: that of what is configured, or has one. */
 export function forgetBackends(
   counts: Counts,
   served: readonly ServedBackend[],
-  open: ReadonlySet<Backend>,
+  kept: Pick<ReadonlySet<Traffic>, 'has'>,
 ): void {
-  const configured = new Set(served.map(({ backend }) => backend))
-  for (const backend of counts.traffic.keys()) {
-    if (!configured.has(backend) && !open.has(backend)) counts.traffic.delete(backend)
-  }
+  for (const [key, traffic] of counts.traffic) if (!kept.has(traffic)) counts.traffic.delete(key)
   const services = new Set(['', ...served.map(({ service }) => service)])
   for (const { service } of counts.traffic.values()) services.add(service)
   const { upgrades, answered, refusals, ends, unhealthy, handshakes } = counts
@@ -117,12 +114,9 @@ export function countOf<Word extends string>(counts: ByService<Word>, service: s
   )
 }
 
-export function trafficOf({ traffic }: Counts, service: string, backend: Backend): Traffic {
-  return known(traffic, backend, () => {
-    const { name } = backend.options
-    const all = [...traffic.values()]
-    return all.find((one) => one.service === service && one.backend === name) ?? noTraffic(service, name)
-  })
+export function trafficOf({ traffic }: Counts, service: string, { options: { name } }: Backend): Traffic {
+  // No id of a service has a line break in it.
+  return known(traffic, `${service}\n${name}`, () => noTraffic(service, name))
 }
 
 function noTraffic(service: string, backend: string): Traffic {

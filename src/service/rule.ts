@@ -6,12 +6,15 @@ import type { Readable } from 'node:stream'
 import type { Client } from '../accept/client.ts'
 import type { Backend } from '../dial/backend.ts'
 import type { Choice } from '../dial/director.ts'
+import { onlyChoice } from '../dial/director.ts'
+import type { Engine } from '../engine/engine.ts'
 import { HeadraceError } from '../errors.ts'
 import type { Decision } from '../handoff/decision.ts'
 import type { HeaderRules } from '../handoff/fields.ts'
 import { applyRules, originHead, withHost } from '../handoff/fields.ts'
 import type { HandlerContext, ProgramContext } from '../handoff/handler.ts'
 import { runHandler } from '../handoff/handler.ts'
+import type { RequestFacts } from '../handoff/request-view.ts'
 import { RequestView } from '../handoff/request-view.ts'
 import { withoutCookie } from '../head/cookies.ts'
 import type { RequestHead } from '../head/head.ts'
@@ -20,9 +23,12 @@ import type { LocalAnswer, StreamedAnswer } from '../head/refusal.ts'
 import { localAnswer } from '../head/refusal.ts'
 import type { Served } from '../local/endpoint.ts'
 import { askBackend } from '../plain/ask.ts'
+import { splicePolitely } from '../tunnel/polite.ts'
 import { choiceOf } from './origins.ts'
 import type { Passed } from './passed.ts'
 import { factsOf, passedHead } from './passed.ts'
+import type { Named, Referral } from './referral.ts'
+import { backendOf, referredHead } from './referral.ts'
 import type { Service } from './service.ts'
 
 /** How long a worker that starts, or takes the place of a dead one, is waited for, in ms. */
@@ -48,13 +54,15 @@ export type Ruling =
       requestFor(backend: Backend): RequestHead
       /** It goes to the process where its session lives. */
       readonly isPassedOn: boolean
+      /** Of a handoff: what moves the bytes. */
+      splicing(engine: Engine): Engine['splice']
     }
   | { readonly kind: 'respond'; readonly answer: LocalAnswer }
   | { readonly kind: 'stream'; readonly answer: StreamedAnswer }
   | { readonly kind: 'serve'; readonly served: Served }
 
 /**
- * What is to be done with a request; `named`: the backend or director to which it is handed off, if that is decided already.
+ * What is to be done with a request; `named`: where it is handed off to, if that is decided already.
  * Throws route-missing, upgrade-required, handler-failed, handler-timeout, backend-unknown, or the reason of the
  * context's signal.
  */
@@ -62,8 +70,9 @@ export async function rule(
   service: Service,
   asked: Asked,
   context: HandlerContext,
-  named: string | null = null,
+  named: Named | null = null,
 ): Promise<Ruling> {
+  if (typeof named === 'object' && named !== null) return referred(service, asked, named)
   const view = viewOf(service, asked)
   const { decision, rules } = named === null ? await decide(service, view, asked, context) : handoffTo(named)
   if (decision.kind === 'respond') return answerOf(decision)
@@ -74,7 +83,19 @@ export async function rule(
   }
   const choice = choiceOf(service, decision.backend, view, asked)
   const requestFor = headsOf(service, choice, view.head(), rules)
-  return { kind: decision.kind, choice, requestFor, isPassedOn: false }
+  return { kind: decision.kind, choice, requestFor, isPassedOn: false, splicing: asUsual }
+}
+
+function asUsual({ splice }: Engine): Engine['splice'] {
+  return splice
+}
+
+/** The rules of the service are for what its own code decides. */
+function referred(service: Service, asked: Asked, referral: Referral): Ruling {
+  const view = new RequestView(referredHead(asked.head), viewFactsOf(service, asked))
+  const choice = onlyChoice(backendOf(referral, view))
+  const splicing = (engine: Engine) => referral.splicing(engine)
+  return { kind: 'handoff', choice, requestFor: () => view.head(), isPassedOn: false, splicing }
 }
 
 interface Decided {
@@ -83,12 +104,16 @@ interface Decided {
   readonly rules: readonly HeaderRules[]
 }
 
-function viewOf(service: Service, { client, head, host, isUpgrade, passed }: Asked): RequestView {
-  const { id, forwarded } = service.options
-  const { address, port, tls } = client
+function viewOf(service: Service, asked: Asked): RequestView {
+  const { client, head, isUpgrade, passed } = asked
   // What is for an object is as somebody has decided it elsewhere.
-  const start = passed?.isForObject ? head : originHead(head, client, isUpgrade, forwarded)
-  return new RequestView(start, { isUpgrade, client: { address, port }, tls, service: id, host })
+  const start = passed?.isForObject ? head : originHead(head, client, isUpgrade, service.options.forwarded)
+  return new RequestView(start, viewFactsOf(service, asked))
+}
+
+function viewFactsOf({ options }: Service, { client, host, isUpgrade }: Asked): RequestFacts {
+  const { address, port, tls } = client
+  return { isUpgrade, client: { address, port }, tls, service: options.id, host }
 }
 
 function handoffTo(backend: string): Decided {
@@ -191,5 +216,6 @@ function passOn(
     choice: { backends: [place], timeoutMs: AWAIT_MS, isAwaited: true },
     requestFor: () => passed,
     isPassedOn: true,
+    splicing: () => splicePolitely,
   }
 }

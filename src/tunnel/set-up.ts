@@ -5,7 +5,7 @@ import type { Client } from '../accept/client.ts'
 import type { Phase } from '../end.ts'
 import type { ErrorCode } from '../errors.ts'
 import { HeadraceError } from '../errors.ts'
-import type { RequestHead } from '../head/head.ts'
+import type { RequestHead, ResponseHead } from '../head/head.ts'
 import { SetUpSignal } from '../signal.ts'
 import type { Phases, TunnelFacts } from './tunnel.ts'
 
@@ -18,6 +18,14 @@ export interface HandoffSpan {
   failed(error: HeadraceError): void
   /** Once. */
   end(service: string | null, backend: string | null): void
+}
+
+/** Whoever has handed it over, and wants to hear what becomes of it. What they do must not throw. */
+export interface Referrer {
+  /** The origin, at this address, has switched protocols with this answer. */
+  switched(answer: ResponseHead, origin: string): void
+  /** It goes no further, and the client is about to be told. True: the referrer has told it already. */
+  refused(error: HeadraceError): boolean
 }
 
 export class SetUp {
@@ -34,6 +42,7 @@ export class SetUp {
   rule: string | null = null
   /** Whether the ledger has been asked for seats: they are given back unless a tunnel takes them on. */
   isCounted = false
+  referrer: Referrer | null = null
   /** Null: nobody traces it. */
   span: HandoffSpan | null = null
   /** Every step before the tunnel listens to it; its reason is a HeadraceError. */

@@ -71,7 +71,7 @@ export function createEstablishing({ tunnels, usage, ledger, observer }: Bookkee
       setUp.enter('answer')
       setUp.expect(backend.options.firstByteTimeoutMs, 'answer-timeout')
       const given = setUp.span?.carried(request) ?? request
-      const answer = await ask(given, client.transport, origin.transport, limits, setUp.signal)
+      const answer = await ask(given, client.transport, reached, limits, setUp.signal)
       setUp.meet()
       backend.health.answered()
       setUp.span?.answered(answer.head.status)

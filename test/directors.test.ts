@@ -42,7 +42,7 @@ function director(
   policy: Policy,
   members: readonly (string | readonly [string, number])[],
   options: Partial<DirectorOptions> = {},
-): { pool: Map<string, Backend>; director: Director; order: (key?: string) => string[] } {
+): { pool: Map<string, Backend>; director: Director; order: (key?: string, kept?: string) => string[] } {
   const list = members.map((one) => (typeof one === 'string' ? ([one, 1] as const) : one))
   const pool = new Map(list.map(([name]) => [name, backend(name, { check: CHECK })]))
   const made = createDirector(
@@ -53,11 +53,13 @@ function director(
       hashBy: { of: 'client' },
       attempts: undefined,
       timeoutMs: 5_000,
+      sticky: undefined,
       ...options,
     },
     pool,
   )
-  const order = (key?: string) => choose(made, key ?? null).backends.map((one) => one.options.name)
+  const order = (key?: string, kept?: string) =>
+    choose(made, key ?? null, pool.get(kept ?? '') ?? null).backends.map((one) => one.options.name)
   return { pool, director: made, order }
 }
 
@@ -194,11 +196,56 @@ t.test('who is ejected stands behind the others, who is down is left out, unless
           hashBy: { of: 'client' },
           attempts: undefined,
           timeoutMs: 1,
+          sticky: undefined,
         },
         pool,
       ),
     { code: 'config-invalid' },
   )
+  t.end()
+})
+
+t.test(
+  'whom a client has had comes first among those who are as well, and the rest in the policy’s order',
+  (t) => {
+    for (const policy of ['random', 'leastConnections', 'hash', 'fallback'] as const) {
+      const { order } = director(policy, ['a', 'b', 'c'])
+      for (const kept of ['a', 'b', 'c']) {
+        t.equal(order('key', kept)[0], kept, policy)
+        t.strictSame(order('key', kept).sort(), ['a', 'b', 'c'])
+      }
+    }
+    const { order } = director('hash', ['a', 'b', 'c', 'd'])
+    for (const key of ['room-1', 'room-2', 'room-3']) {
+      const others = order(key).filter((name) => name !== 'c')
+      t.strictSame(order(key, 'c'), ['c', ...others])
+    }
+    t.strictSame(director('fallback', ['a', 'b', 'c'], { attempts: 2 }).order(undefined, 'c'), ['c', 'a'])
+
+    const sick = director('fallback', ['a', 'b', 'c'])
+    eject(sick.pool.get('c'))
+    t.strictSame(sick.order(undefined, 'c'), ['a', 'b', 'c'], 'ejected: others first')
+    eject(sick.pool.get('a'))
+    t.strictSame(sick.order(undefined, 'c'), ['b', 'c', 'a'], 'and first of the ejected')
+    sick.pool.get('c')?.health.checked('nobody there')
+    t.strictSame(sick.order(undefined, 'c'), ['b', 'a'], 'down: not at all')
+    t.end()
+  },
+)
+
+t.test('a weight of 0 comes behind all others that are as well, and has no share', (t) => {
+  for (const policy of ['random', 'leastConnections', 'hash'] as const) {
+    const { pool, order } = director(policy, [
+      ['a', 0],
+      ['b', 1],
+      ['c', 0],
+    ])
+    for (let count = 0; count < 100; count += 1) t.equal(order(`key-${count}`)[0], 'b', policy)
+    t.equal(order('key', 'a')[0], 'a')
+    t.equal(order('key', 'a')[1], 'b')
+    eject(pool.get('b'))
+    t.equal(order('key')[2], 'b', 'one that draws no newcomers is better than an ejected one')
+  }
   t.end()
 })
 

@@ -1,12 +1,10 @@
 // The page of the running program with two workers, in Chromium; what it is made of: the events, their rates and bounds.
 
-import { existsSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { get } from 'node:http'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import type { Browser, Page } from 'playwright-core'
-import { chromium } from 'playwright-core'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { Look, Pulse } from '../src/admin/pulse.ts'
@@ -15,29 +13,18 @@ import type { Role } from '../src/admin/roles.ts'
 import { createToken, revokeToken } from '../src/admin/tokens.ts'
 import type { Account, Activity } from '../src/observe/activity.ts'
 import { topOf } from '../src/observe/top.ts'
+import { startChromium, withoutChromium } from './support/chromium.ts'
 import type { Fleet } from './support/control.ts'
 import { ask, chatConfig, echoes, newFolder, startFleet } from './support/control.ts'
 import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
 import { connectTo } from './support/peer.ts'
 
-const CHROMIUM = '/usr/bin/chromium'
 const OPEN = 'workers: 2\nadmin: { address: "127.0.0.1:0" }\n'
 const GUARDED = 'workers: 2\nadmin: { address: "127.0.0.1:0", tokens: tokens.json }\n'
-
-/** Missing, it is skipped by name; but in CI it must not be missing. */
-const skip =
-  existsSync(CHROMIUM) || process.env.CI ? false : `${CHROMIUM} is missing: scripts/install-peers installs it`
 
 async function adminOf(fleet: Fleet): Promise<string> {
   const [{ address } = {}] = await fleet.says('admin API listens')
   return String(address)
-}
-
-async function startBrowser(t: Test): Promise<Browser> {
-  const args = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
-  const browser = await chromium.launch({ executablePath: CHROMIUM, args })
-  t.teardown(() => browser.close())
-  return browser
 }
 
 interface Watched {
@@ -73,7 +60,7 @@ const TOTAL_OPEN = '[data-total=open]'
 
 t.test(
   'the page moves with the tunnels, shows what strangers send as text, and asks nobody else',
-  { skip },
+  { skip: withoutChromium },
   async (t) => {
     const origin = await startOrigin(t, { answer: echo })
     const checked = 'health: { check: tcp, interval: 1s } }]'
@@ -82,7 +69,7 @@ t.test(
       chatConfig(origin.address, OPEN).replace('" }]\nworkers', `", ${checked}\nworkers`),
     )
     const address = await adminOf(fleet)
-    const browser = await startBrowser(t)
+    const browser = await startChromium(t)
     const wide = await openPage(browser, address)
     const narrow = await openPage(browser, address, 390)
     const { page } = wide
@@ -161,7 +148,7 @@ t.test(
 
 t.test(
   'a refusal shows the rule that refused it, a spike is seen while it lasts, and so is a late event loop',
-  { skip },
+  { skip: withoutChromium },
   async (t) => {
     const origin = await startOrigin(t, { answer: echo })
     const busy = `export default (request) => {
@@ -178,7 +165,7 @@ t.test(
       rates: [{ name: few-an-hour, per: client, limit: 6, window: 1h }]
 `
     const fleet = await startFleet(t, chatConfig(origin.address, gate + OPEN), { folder })
-    const { page, errors } = await openPage(await startBrowser(t), await adminOf(fleet))
+    const { page, errors } = await openPage(await startChromium(t), await adminOf(fleet))
     await reads(page, '#state-text', 'live')
     const refused = async (fields: Readonly<Record<string, string>>) => {
       const stranger = await connectTo(t, fleet.address)
@@ -222,12 +209,12 @@ async function tokensOf({ folder }: Fleet): Promise<Record<Role, string>> {
 
 t.test(
   'with tokens: who looks needs one, who switches needs a better one, and one that is revoked sees no more',
-  { skip },
+  { skip: withoutChromium },
   async (t) => {
     const origin = await startOrigin(t, { answer: echo })
     const fleet = await startFleet(t, chatConfig(origin.address, GUARDED))
     const tokens = await tokensOf(fleet)
-    const { page, errors } = await openPage(await startBrowser(t), await adminOf(fleet))
+    const { page, errors } = await openPage(await startChromium(t), await adminOf(fleet))
     await reads(page, '#notice-text', 'Who looks here needs a token.')
     await page.locator('#notice input').fill('headrace_nonsense')
     await page.keyboard.press('Enter')
@@ -281,18 +268,22 @@ t.test(
   },
 )
 
-t.test('a page whose edge goes away says so, and is live again when it is back', { skip }, async (t) => {
-  const origin = await startOrigin(t, { answer: echo })
-  const fleet = await startFleet(t, chatConfig(origin.address, OPEN))
-  const address = await adminOf(fleet)
-  const { page } = await openPage(await startBrowser(t), address)
-  await reads(page, '#state-text', 'live')
-  fleet.program.child.kill('SIGTERM')
-  await reads(page, '#state-text', 'reconnecting…')
-  await fleet.program.ended
-  await startFleet(t, chatConfig(origin.address, OPEN.replace('127.0.0.1:0', address)))
-  await reads(page, '#state-text', 'live')
-})
+t.test(
+  'a page whose edge goes away says so, and is live again when it is back',
+  { skip: withoutChromium },
+  async (t) => {
+    const origin = await startOrigin(t, { answer: echo })
+    const fleet = await startFleet(t, chatConfig(origin.address, OPEN))
+    const address = await adminOf(fleet)
+    const { page } = await openPage(await startChromium(t), address)
+    await reads(page, '#state-text', 'live')
+    fleet.program.child.kill('SIGTERM')
+    await reads(page, '#state-text', 'reconnecting…')
+    await fleet.program.ended
+    await startFleet(t, chatConfig(origin.address, OPEN.replace('127.0.0.1:0', address)))
+    await reads(page, '#state-text', 'live')
+  },
+)
 
 /** Reads the events until it is told enough; resolves with all of that name. */
 async function events(

@@ -22,7 +22,9 @@ export function checkDirectors(
     }
     checkMembers(director, backends, [...path, at], complain)
     checkHash(director, [...path, at], complain)
+    checkSticky(director, [...path, at, 'sticky'], complain)
   }
+  checkCookies(parts(directors), path, complain)
 }
 
 function checkMembers(director: Part, backends: readonly string[], path: Path, complain: Complain): void {
@@ -61,6 +63,46 @@ function checkHash({ hash, policy }: Part, path: Path, complain: Complain): void
   if (given.length === 1) return
   const found = given.length === 0 ? 'a key of nothing' : `a key of ${given.join(' and ')}`
   complain([...path, 'hash'], found, 'write one of header, cookie and query')
+}
+
+const OFF: readonly unknown[] = [false, 'off', 'false']
+const ON: readonly unknown[] = [true, 'on', 'true']
+
+/** What browsers would refuse. */
+function checkSticky({ sticky }: Part, path: Path, complain: Complain): void {
+  const { cookie, path: where = '/', sameSite, secure, partitioned } = part(sticky)
+  if (OFF.includes(secure) && (sameSite === 'none' || ON.includes(partitioned))) {
+    const what = sameSite === 'none' ? 'sameSite: none' : 'partitioned'
+    complain([...path, 'secure'], `${what} without Secure, which browsers refuse`, 'remove it')
+  }
+  const [, prefix = ''] = typeof cookie === 'string' ? (/^__(host|secure)-/i.exec(cookie) ?? []) : []
+  if (prefix !== '' && !ON.includes(secure)) {
+    const reason = `${cookie} is a name that browsers take with Secure only`
+    complain([...path, 'cookie'], reason, 'write secure: on beside it, or another name')
+  }
+  if (prefix.toLowerCase() === 'host' && where !== '/') {
+    complain([...path, 'path'], `${cookie} is a name that browsers take with the path / only`, 'remove it')
+  }
+}
+
+/** Two directors may share a cookie if they share their backends: else each would take the client from the other. */
+function checkCookies(directors: readonly Part[], path: Path, complain: Complain): void {
+  const owners = new Map<string, Part>()
+  for (const [at, director] of directors.entries()) {
+    const { cookie } = part(director.sticky)
+    if (typeof cookie !== 'string') continue
+    const owner = owners.get(cookie) ?? director
+    owners.set(cookie, owner)
+    if (membersOf(owner) === membersOf(director)) continue
+    const reason = `${cookie} is the cookie of ${owner.name}, which has other backends`
+    complain([...path, at, 'sticky', 'cookie'], reason, 'give it another name')
+  }
+}
+
+function membersOf({ backends }: Part): string {
+  const members: unknown[] = Array.isArray(backends) ? backends : []
+  const names = members.map((one) => (typeof one === 'string' ? one : String(part(one).name)))
+  return names.sort().join('\n')
 }
 
 /** Of one backend. */

@@ -1,6 +1,6 @@
 // Directors and health, from what is written to the options of the dial.
 
-import type { DirectorOptions, HashBy } from '../dial/director.ts'
+import type { DirectorOptions, HashBy, StickyOptions } from '../dial/director.ts'
 import type { CheckOptions, EjectionOptions } from '../dial/health.ts'
 import type { BackendShape, DirectorShape } from './schema.ts'
 
@@ -9,6 +9,7 @@ export function directorOptions({
   backends,
   policy,
   hash,
+  sticky,
   attempts,
   timeout,
 }: DirectorShape): DirectorOptions {
@@ -21,7 +22,21 @@ export function directorOptions({
     hashBy: hashBy(hash),
     attempts,
     timeoutMs: timeout ?? 5_000,
+    sticky: sticky === undefined ? undefined : stickyOptions(sticky),
   }
+}
+
+const SAME_SITE = { lax: 'Lax', strict: 'Strict', none: 'None' } as const
+
+function stickyOptions({
+  cookie,
+  path = '/',
+  maxAge,
+  sameSite = 'lax',
+  secure,
+  partitioned = false,
+}: NonNullable<DirectorShape['sticky']>): StickyOptions {
+  return { cookie, path, maxAgeMs: maxAge, sameSite: SAME_SITE[sameSite], secure, partitioned }
 }
 
 function hashBy(hash: DirectorShape['hash']): HashBy {

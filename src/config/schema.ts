@@ -3,13 +3,13 @@
 
 import { z } from 'zod'
 import type { Handler } from '../handoff/handler.ts'
+import { director } from './director-schema.ts'
 import { gate } from './gate-schema.ts'
 import { local, program } from './program-schema.ts'
 import { fields, section } from './section.ts'
 import {
   account,
   addressBlock,
-  cookieName,
   count,
   domain,
   duration,
@@ -181,45 +181,7 @@ const match = section({
     .describe('Fields and the values that they must have; true for any value'),
 })
 
-const backendName = text('name of a backend', 'write the name of a backend of this service')
 const targetName = text('name of a backend or director', 'write the name of one of this service')
-
-const member = section({
-  name: backendName.describe('A backend of this service'),
-  weight: count(1, 1000).optional().describe('Its share, compared with the others; default 1'),
-})
-
-const hash = section({
-  header: fieldName.optional().describe('The value of this field'),
-  cookie: cookieName.optional().describe('The value of this cookie'),
-  query: text('name of a query parameter', 'write such as room')
-    .optional()
-    .describe('The value of this parameter'),
-})
-
-const director = section({
-  name: text('name of at most 254 characters', 'write such as pool', /^.{1,254}$/).describe(
-    'What routes and handlers call it; no backend has the same name',
-  ),
-  backends: several(
-    z.union([backendName, member], wrong('backend', 'write a name, or { name: a, weight: 3 }')),
-    'backends',
-  ).describe('Names of backends of the service, or { name, weight }'),
-  policy: oneOf('policy', ['random', 'leastConnections', 'hash', 'fallback'])
-    .optional()
-    .describe('Which one gets a request; default random'),
-  hash: z
-    .union(
-      [z.literal('client'), hash],
-      wrong('key', 'write client, { header: X-Room }, { cookie: sid } or { query: room }'),
-    )
-    .optional()
-    .describe(
-      'What the policy hash keeps together: client (the address; the default), or a value of the request',
-    ),
-  attempts: count(1, 1000).optional().describe('Backends that are dialled for a request; default: each once'),
-  timeout: duration().optional().describe('All dials for a request together; default 5s'),
-})
 
 const route = section({
   match: match.optional().describe('What it takes; everything if it is absent'),

@@ -218,6 +218,9 @@ export const ruledNameButHost = ruledName.refine((name) => name.toLowerCase() !=
 /** RFC 6265 section 4.1.1. */
 export const cookieName = text('name of a cookie', 'write it as it is sent, such as sid', TOKEN)
 
+/** RFC 6265 section 4.1.1; browsers pass over a path without the slash. */
+export const cookiePath = text('path of a cookie', 'write / or such as /socket.io', /^\/[!-:<-~]*$/)
+
 /** RFC 9110 section 5.5. A value may be a secret, and is never shown. */
 export const fieldValue = z
   .string({ error: () => 'the value of a header field must be a text\nput it into quotes' })

@@ -22,11 +22,27 @@ export interface DirectorOptions {
   readonly attempts: number | undefined
   /** All of these dials together, in ms. */
   readonly timeoutMs: number
+  /** Undefined: each request goes by the policy. */
+  readonly sticky: StickyOptions | undefined
+}
+
+/** The cookie that keeps a client with its backend. */
+export interface StickyOptions {
+  readonly cookie: string
+  readonly path: string
+  /** From the last answer on; undefined: as long as the client's session. */
+  readonly maxAgeMs: number | undefined
+  readonly sameSite: 'Lax' | 'Strict' | 'None'
+  /** Undefined: if the client has come by TLS. */
+  readonly secure: boolean | undefined
+  readonly partitioned: boolean
 }
 
 export interface Director {
   readonly options: DirectorOptions
   readonly members: readonly Member[]
+  /** The backends by what cookies call them. */
+  readonly byMark: ReadonlyMap<string, Backend>
 }
 
 interface Member {
@@ -41,8 +57,17 @@ export interface Choice {
   readonly backends: readonly Backend[]
   /** All dials together, in ms. */
   readonly timeoutMs: number
+  /** Absent: nothing keeps the client with the backend that it reaches. */
+  readonly sticky?: Sticky
   /** A process that is about to listen there: a dial that is refused is tried again for as long as that. */
   readonly isAwaited?: boolean
+}
+
+export interface Sticky {
+  /** Its name; origins don't get it. */
+  readonly cookie: string
+  /** The value of Set-Cookie in an answer of this backend; null: the client has it. */
+  setCookieFor(backend: Backend): string | null
 }
 
 /** Throws config-invalid. */
@@ -54,7 +79,8 @@ export function createDirector(options: DirectorOptions, backends: ReadonlyMap<s
     }
     return { backend, weight, seed: hashOf(name) }
   })
-  return { options, members }
+  const byMark = new Map(members.map(({ backend }) => [markOf(backend.options.name), backend]))
+  return { options, members, byMark }
 }
 
 /** The backend alone, with no time but its own. */
@@ -63,15 +89,27 @@ export function onlyChoice(backend: Backend): Choice {
 }
 
 /**
- * `key`: the request's, for the policy `hash`; null if it has none, and goes anywhere. Who is ejected comes last. Who is down
- * does not come at all, unless nobody is healthy: then each is worth a try.
+ * `key`: the request's, for the policy `hash`; null if it has none, and goes anywhere. `kept`: the backend that its client has
+ * had, first among those who are as well as it is. Who is ejected comes last. Who is down does not come at all, unless nobody is
+ * healthy: then each is worth a try.
  */
-export function choose({ options, members }: Director, key: string | null): Choice {
+export function choose(
+  { options, members }: Director,
+  key: string | null,
+  kept: Backend | null = null,
+): Choice {
   const tiers = { healthy: [] as Member[], ejected: [] as Member[], down: [] as Member[] }
   for (const member of members) tiers[member.backend.health.standing].push(member)
   const last = tiers.healthy.length === 0 ? tiers.down : []
-  const ordered = [tiers.healthy, tiers.ejected, last].flatMap((tier) => inOrder(tier, options.policy, key))
+  const ordered = [tiers.healthy, tiers.ejected, last].flatMap((tier) =>
+    withFirst(kept, inOrder(tier, options.policy, key)),
+  )
   return { backends: ordered.slice(0, options.attempts), timeoutMs: options.timeoutMs }
+}
+
+function withFirst(first: Backend | null, backends: Backend[]): Backend[] {
+  if (first === null || !backends.includes(first)) return backends
+  return [first, ...backends.filter((one) => one !== first)]
 }
 
 function inOrder(members: readonly Member[], policy: Policy, key: string | null): Backend[] {
@@ -101,6 +139,11 @@ function costs(policy: Exclude<Policy, 'fallback'>, key: string | null): (member
  */
 function exponential(uniform: number, weight: number): number {
   return -Math.log(uniform) / weight
+}
+
+/** What a cookie calls the backend of this name: the same for ever, since clients keep it. */
+export function markOf(name: string): string {
+  return createHash('sha256').update(name).digest('base64url').slice(0, 16)
 }
 
 /** The same in every process and on every machine. */

@@ -22,13 +22,19 @@ export type TellFailure = (backend: Backend, error: HeadraceError, isLast: boole
 export interface Reached {
   readonly backend: Backend
   readonly origin: Dialled
+  /** What its answer is to set, as the value of a Set-Cookie. */
+  readonly setCookie: string | null
 }
 
 /** Throws what the last `dial` threw, or the signal's reason; nothing is left open then. */
 export function reach(choice: Choice, signal: Signal, means: DialMeans, tell: TellFailure): Promise<Reached> {
   return inTurn(
     choice,
-    async (backend, timeoutMs) => ({ backend, origin: await dial(backend, signal, { ...means, timeoutMs }) }),
+    async (backend, timeoutMs) => ({
+      backend,
+      origin: await dial(backend, signal, { ...means, timeoutMs }),
+      setCookie: choice.sticky?.setCookieFor(backend) ?? null,
+    }),
     () => !signal.aborted,
     tell,
   )

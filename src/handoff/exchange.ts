@@ -1,6 +1,8 @@
 // The giving itself: the head goes to the origin, its answer is read, and what isn't a 101 is relayed whole.
 
+import type { Reached } from '../dial/reach.ts'
 import { HeadraceError } from '../errors.ts'
+import { withSetCookie } from '../head/cookies.ts'
 import type { RequestHead, ResponseHead } from '../head/head.ts'
 import { endToEnd, field, requestBytes, responseBytes } from '../head/head.ts'
 import type { HeadLimits, MessageParser } from '../head/llhttp.ts'
@@ -25,14 +27,14 @@ export interface Answer {
 }
 
 /**
- * Sends the head to the origin and reads its answer; 1xx ones are passed on to the client (RFC 9110 section 15.2).
- * Both transports stay the caller's. Throws answer-malformed, answer-too-large, answer-closed, answer-reset, or the
- * signal's reason.
+ * Sends the head to the origin and reads its answer, to which the cookie that is due is added; 1xx ones are passed on to the
+ * client (RFC 9110 section 15.2). Both transports stay the caller's. Throws answer-malformed, answer-too-large, answer-closed,
+ * answer-reset, or the signal's reason.
  */
 export async function ask(
   request: RequestHead,
   client: Transport,
-  origin: Transport,
+  { origin: { transport: origin }, setCookie }: Pick<Reached, 'origin' | 'setCookie'>,
   limits: HeadLimits,
   signal: Signal,
 ): Promise<Answer> {
@@ -41,13 +43,19 @@ export async function ask(
   let first: Buffer | null = null
   for (let count = 0; count <= INTERIM_LIMIT; count += 1) {
     const read = await readResponseHead(origin, first, limits, signal)
-    const answer: Answer = { ...read, requestSize: asked.length }
-    const { status } = answer.head
-    if (status >= 200 || status === 101) return answer
-    answer.parser.free()
+    const { head, rest, parser } = read
+    const { status, fields } = head
+    if (status >= 200 || status === 101) {
+      return {
+        ...read,
+        head: { ...head, fields: withSetCookie(fields, setCookie) },
+        requestSize: asked.length,
+      }
+    }
+    parser.free()
     if (status < 100) throw new HeadraceError('answer-malformed', `the status ${status}`)
-    client.write(responseBytes({ ...answer.head, fields: endToEnd(answer.head.fields) }))
-    first = answer.rest
+    client.write(responseBytes({ ...head, fields: endToEnd(fields) }))
+    first = rest
   }
   throw new HeadraceError('answer-malformed', `over ${INTERIM_LIMIT} interim answers`)
 }

@@ -8,8 +8,9 @@ import type { Backend } from '../dial/backend.ts'
 import type { Choice } from '../dial/director.ts'
 import { inTurn } from '../dial/reach.ts'
 import { HeadraceError } from '../errors.ts'
+import { withSetCookie } from '../head/cookies.ts'
 import type { RequestHead } from '../head/head.ts'
-import { field } from '../head/head.ts'
+import { field, fieldsOf, flatFields } from '../head/head.ts'
 import { blamed, poolOf, REPEATABLE, requestFields, troubleOf } from './relay.ts'
 import { withoutUpgrade } from './serve.ts'
 
@@ -34,8 +35,15 @@ export async function askBackend(asking: Asking): Promise<IncomingMessage> {
     const started = () => {
       isSent = true
     }
-    const answer = await askOnce({ backend, head, body, signal, started })
-    return answer ?? (await askOnce({ backend, head, body, signal, started })) ?? stale()
+    const once = { backend, head, body, signal, started }
+    let answer = await askOnce(once)
+    while (answer === null) {
+      isSent = false
+      answer = await askOnce(once)
+    }
+    const setCookie = choice.sticky?.setCookieFor(backend) ?? null
+    answer.rawHeaders = flatFields(withSetCookie(fieldsOf(answer.rawHeaders), setCookie))
+    return answer
   }
   return await inTurn(
     choice,
@@ -96,10 +104,6 @@ function askOnce({ backend, head, body, signal, started }: Attempt): Promise<Inc
     if (body === null) asked.end()
     else body.stream.on('error', leave).pipe(asked)
   })
-}
-
-function stale(): never {
-  throw new HeadraceError('answer-closed', 'twice before an answer')
 }
 
 const FRAMING = new Set(['content-length', 'transfer-encoding', 'trailer'])

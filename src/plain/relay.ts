@@ -11,6 +11,7 @@ import type { Choice } from '../dial/director.ts'
 import type { TellFailure } from '../dial/reach.ts'
 import { inTurn } from '../dial/reach.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
+import { withSetCookie } from '../head/cookies.ts'
 import type { RequestHead } from '../head/head.ts'
 import { endToEnd, field, fieldsOf, firstValue, flatFields } from '../head/head.ts'
 
@@ -68,14 +69,14 @@ export async function relayRequest(exchange: Exchange, choice: Choice, tell: Tel
   let isSent = false
   const attempt = async (backend: Backend, timeoutMs: number) => {
     const head = exchange.headFor(backend)
+    const setCookie = choice.sticky?.setCookieFor(backend) ?? null
     const started = () => {
       isSent = true
     }
-    const outcome = await relayOnce({ ...exchange, backend, head, timeoutMs, started })
-    if (outcome === 'done') return
-    // The origin closed a pooled connection in the moment in which it was used again: as if it had not been sent.
-    isSent = false
-    await relayOnce({ ...exchange, backend, head, timeoutMs, started })
+    const once = { ...exchange, backend, head, setCookie, timeoutMs, started }
+    // The origin closed a pooled connection in the moment in which it was used again: as if it had not been sent. One that has
+    // died has closed all of them, and the next one to be used is as stale.
+    while ((await relayOnce(once)) === 'stale') isSent = false
   }
   await inTurn(choice, attempt, () => !isSent && !exchange.signal.aborted, tell)
 }
@@ -83,6 +84,7 @@ export async function relayRequest(exchange: Exchange, choice: Choice, tell: Tel
 interface Attempt extends Exchange {
   readonly backend: Backend
   readonly head: RequestHead
+  readonly setCookie: string | null
   /** What is left for the dial, in ms. */
   readonly timeoutMs: number
   /** There is a connection, and the request is being sent. */
@@ -128,7 +130,7 @@ function relayOnce(attempt: Attempt): Promise<'done' | 'stale'> {
       isAnswered = true
       clearTimeout(timer)
       backend.health.answered()
-      relayBack(answer, request, response, () => resolve('done'))
+      relayBack(answer, attempt, () => resolve('done'))
     })
     toOrigin.on('error', (error: NodeJS.ErrnoException) => {
       clearTimeout(timer)
@@ -188,8 +190,7 @@ function sendBody(request: IncomingMessage, toOrigin: ClientRequest, progressed:
 
 function relayBack(
   answer: IncomingMessage,
-  request: IncomingMessage,
-  response: ServerResponse,
+  { request, response, setCookie }: Attempt,
   done: () => void,
 ): void {
   const fields = fieldsOf(answer.rawHeaders)
@@ -198,10 +199,14 @@ function relayBack(
   const isChunked = request.httpVersion === '1.1' && coding !== undefined
   // Any other coding ends with the connection (RFC 9112 section 6.3).
   if (coding !== undefined && coding.toLowerCase() !== 'chunked') response.shouldKeepAlive = false
-  const kept = endToEnd(fields, isChunked ? ['transfer-encoding', 'trailer'] : [])
+  const kept = withSetCookie(endToEnd(fields, isChunked ? ['transfer-encoding', 'trailer'] : []), setCookie)
   response.writeHead(answer.statusCode ?? 502, answer.statusMessage ?? '', flatFields(kept))
+  // It is worth something by itself, however late its body may come; what has come with it goes out with it.
+  const early = setImmediate(() => response.flushHeaders())
+  answer.once('data', () => clearImmediate(early))
   answer.pipe(response, { end: false })
   answer.on('end', () => {
+    clearImmediate(early)
     if (isChunked && answer.rawTrailers.length > 0) response.addTrailers(pairsOf(answer.rawTrailers))
     response.end()
     done()

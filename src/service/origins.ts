@@ -5,19 +5,30 @@ import type { Choice, Director, HashBy } from '../dial/director.ts'
 import { choose, onlyChoice } from '../dial/director.ts'
 import { HeadraceError } from '../errors.ts'
 import type { RequestView } from '../handoff/request-view.ts'
+import { cookieValues } from '../head/cookies.ts'
 import type { Service } from './service.ts'
+import type { Sent } from './sticky.ts'
+import { keptBackend, stickyTo } from './sticky.ts'
 
-/** Throws backend-unknown. */
-export function choiceOf(service: Service, name: string, request: RequestView): Choice {
+/** `request`: what routes or code have made of what was `sent`. Throws backend-unknown. */
+export function choiceOf(service: Service, name: string, request: RequestView, sent: Sent): Choice {
   const backend: Backend | undefined = service.backends.get(name)
   if (backend !== undefined) return onlyChoice(backend)
   const director: Director | undefined = service.directors.get(name)
-  if (director !== undefined) return choose(director, keyOf(director, request))
+  if (director !== undefined) return chosen(director, request, sent)
   const known = [...service.backends.keys(), ...service.directors.keys()].join(', ')
   throw new HeadraceError(
     'backend-unknown',
     `${JSON.stringify(name)}; service ${service.options.id} has ${known}`,
   )
+}
+
+function chosen(director: Director, request: RequestView, sent: Sent): Choice {
+  const { sticky } = director.options
+  const key = keyOf(director, request)
+  if (sticky === undefined) return choose(director, key)
+  const kept = keptBackend(director, sticky, sent)
+  return { ...choose(director, key, kept), sticky: stickyTo(sticky, kept, sent) }
 }
 
 function keyOf({ options: { policy, hashBy } }: Director, request: RequestView): string | null {
@@ -29,14 +40,5 @@ function partOf(by: HashBy, { client, headers, query }: RequestView): string | n
   if (by.of === 'client') return client.address || null
   if (by.of === 'header') return headers.get(by.name)
   if (by.of === 'query') return query.get(by.name)
-  return cookieOf(headers.getAll('cookie'), by.name)
-}
-
-/** RFC 6265 section 5.4: pairs with semicolons between them; names have a letter case. */
-function cookieOf(fields: readonly string[], name: string): string | null {
-  for (const pair of fields.flatMap((value) => value.split(';'))) {
-    const mark = pair.indexOf('=')
-    if (mark !== -1 && pair.slice(0, mark).trim() === name) return pair.slice(mark + 1).trim()
-  }
-  return null
+  return cookieValues(headers.fields, by.name)[0] ?? null
 }

@@ -16,6 +16,7 @@ import type { HandlerContext, ProgramContext } from '../handoff/handler.ts'
 import { runHandler } from '../handoff/handler.ts'
 import type { RequestFacts } from '../handoff/request-view.ts'
 import { RequestView } from '../handoff/request-view.ts'
+import { withoutCookie } from '../head/cookies.ts'
 import type { RequestHead } from '../head/head.ts'
 import { field } from '../head/head.ts'
 import type { LocalAnswer, StreamedAnswer } from '../head/refusal.ts'
@@ -80,8 +81,8 @@ export async function rule(
   if (decision.kind === 'handoff' && !asked.isUpgrade) {
     throw new HeadraceError('upgrade-required', `a handoff of ${view.method} ${view.path}`)
   }
-  const choice = choiceOf(service, decision.backend, view)
-  const requestFor = headsOf(service, view.head(), rules)
+  const choice = choiceOf(service, decision.backend, view, asked)
+  const requestFor = headsOf(service, choice, view.head(), rules)
   return { kind: decision.kind, choice, requestFor, isPassedOn: false, splicing: asUsual }
 }
 
@@ -162,8 +163,8 @@ function programContext(
     object: asked.passed?.isForObject ? asked.passed.session : null,
     isElsewhere: (session) => asked.passed === undefined && service.places.of(id, session) !== null,
     async ask(backend, head, body): Promise<IncomingMessage> {
-      const choice = choiceOf(service, backend, view)
-      const headFor = headsOf(service, head, [])
+      const choice = choiceOf(service, backend, view, asked)
+      const headFor = headsOf(service, choice, head, [])
       return await askBackend({ choice, headFor, body, signal: context.signal })
     },
     async askSession(session, head, body): Promise<IncomingMessage> {
@@ -174,8 +175,9 @@ function programContext(
 }
 
 /** The heads that backends get of this one. */
-function headsOf(service: Service, head: RequestHead, rules: readonly HeaderRules[]) {
-  const ruled = [service.options.headers, ...rules].reduce(applyRules, head.fields)
+function headsOf(service: Service, { sticky }: Choice, head: RequestHead, rules: readonly HeaderRules[]) {
+  const fields = sticky === undefined ? head.fields : withoutCookie(head.fields, sticky.cookie)
+  const ruled = [service.options.headers, ...rules].reduce(applyRules, fields)
   return ({ options }: Backend) => ({ ...head, fields: withHost(ruled, options.overrideHost) })
 }
 

@@ -54,10 +54,10 @@ export function handshakeOf({ fields }: RequestHead): { readonly key: string; re
 }
 
 /** A session in another process is as local as one in this. */
-export function asLocal({ backend, origin }: Reached, { here }: Service): Reached {
-  hangUp(backend)
+export function asLocal(reached: Reached, { here }: Service): Reached {
+  hangUp(reached.backend)
   here.connections += 1
-  return { backend: here, origin: { ...origin, address: 'local' } }
+  return { ...reached, backend: here, origin: { ...reached.origin, address: 'local' } }
 }
 
 /** What the branch for ordinary HTTP does of it. Throws upgrade-required: it has no sessions. */

@@ -2,21 +2,18 @@
 
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { Browser } from 'playwright-core'
-import { chromium } from 'playwright-core'
 import { Server as SocketIo } from 'socket.io'
 import { io } from 'socket.io-client'
 import t, { type Test } from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
 import { selfSigned, testAuthority } from '../support/certificates.ts'
+import { startChromium, withoutChromium } from '../support/chromium.ts'
 import type { Wanted } from '../support/tunnel.ts'
 import { startTunnel } from '../support/tunnel.ts'
 
 const MEGABYTE = 1024 * 1024
-const CHROMIUM = '/usr/bin/chromium'
 
 async function listening(t: Test, server: Server): Promise<string> {
   server.listen(0, '127.0.0.1')
@@ -142,29 +139,13 @@ async function talk(
   return { same, extensions: socket.extensions, code, reason }
 }
 
-/** Missing, it is skipped by name; but in CI it must not be missing. */
-const skip =
-  existsSync(CHROMIUM) || process.env.CI ? false : `${CHROMIUM} is missing: scripts/install-peers installs it`
-
-t.test('Chromium, over TCP and TLS', { skip }, async (t) => {
+t.test('Chromium, over TCP and TLS', { skip: withoutChromium }, async (t) => {
   const http = createServer((_, response) => response.end('<!doctype html><title>a page</title>'))
   echoing(http)
   const pair = await selfSigned({ names: ['localhost'] })
   const listeners = [{ address: '127.0.0.1:0' }, { address: '127.0.0.1:0', tls: pair }]
   const { addresses } = await startTunnel(t, await listening(t, http), { ...wholeSite, listeners })
-  const browser: Browser = await chromium.launch({
-    executablePath: CHROMIUM,
-    args: [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  })
-  t.teardown(() => browser.close())
+  const browser = await startChromium(t)
   for (const [at, [page, socket]] of [
     ['http', 'ws'],
     ['https', 'wss'],

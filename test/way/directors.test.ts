@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import { createWebsocketHandoff, handoff, send } from '../../src/index.ts'
 import { blackHole } from '../support/black-hole.ts'
 import { selfSigned, testAuthority } from '../support/certificates.ts'
+import { ownHost } from '../support/host.ts'
 import { echo, type Origin, startOrigin, switching, upgradeRequest } from '../support/origin.ts'
 import type { Peer } from '../support/peer.ts'
 import { connectTo, placeOf } from '../support/peer.ts'
@@ -32,14 +33,11 @@ function startPool(
   return startTunnel(t, '', { service: { backends: [...backends], directors: [pool], ...service } })
 }
 
-let hosts = 0
-
 /** An address where nobody listens, until `revive` does: on a host of its own, so that no other test is given its port. */
 async function deadAddress(
   t: Test,
 ): Promise<{ address: string; revive(answer: (peer: Peer) => void): Promise<Origin> }> {
-  hosts += 1
-  const host = `127.9.${process.pid % 250}.${hosts}`
+  const host = ownHost()
   const server = createServer().listen(0, host)
   await once(server, 'listening')
   const { port } = server.address() as { port: number }

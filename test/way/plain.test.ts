@@ -122,6 +122,43 @@ t.test('a slow reader slows the origin down', async (t) => {
   t.ok(received > total * block.length)
 })
 
+t.test('the head of an answer does not wait for its body', async (t) => {
+  let begin = () => {}
+  const site = await startSite(t, (_, response) => {
+    response.writeHead(200, { 'Content-Type': 'text/event-stream' }).flushHeaders()
+    begin = () => response.end('data: hello\n\n')
+  })
+  const client = await connectTo(t, site.address)
+  client.write('GET / HTTP/1.1\r\nHost: chat.test\r\nConnection: close\r\n\r\n')
+  t.match(await client.until('\r\n\r\n'), /^HTTP\/1\.1 200 OK\r\n/)
+  begin()
+  t.match(await client.all(), /data: hello/)
+})
+
+t.test('an origin that has closed all kept connections is asked on a new one', async (t) => {
+  const origin = await startOrigin(t)
+  const { address } = await startTunnel(t, origin.address, { service: { routes: [{ send: 'origin' }] } })
+  const get = 'GET / HTTP/1.1\r\nHost: chat.test\r\nConnection: close\r\n\r\n'
+  const ok = (text: string) => `HTTP/1.1 200 OK\r\nContent-Length: ${text.length}\r\n\r\n${text}`
+  const clients = [await connectTo(t, address), await connectTo(t, address), await connectTo(t, address)]
+  for (const client of clients) client.write(get)
+  const kept = [await origin.next(), await origin.next(), await origin.next()]
+  for (const peer of kept) {
+    const { length } = await peer.until('\r\n\r\n')
+    peer.write(ok('first'))
+    // Each of them dies of its second request.
+    void peer.until(length + 1).then(() => peer.reset())
+  }
+  for (const client of clients) t.match(await client.all(), /first$/)
+  const client = await connectTo(t, address)
+  client.write(get)
+  const peer = await origin.next()
+  await peer.until('\r\n\r\n')
+  peer.write(ok('second'))
+  t.match(await client.all(), /second$/)
+  for (const one of kept) await one.closed
+})
+
 t.test('100-continue is the origin’s to say, and so is no', async (t) => {
   const site = await startSite(t, (request, response) => void request.pipe(response.writeHead(200)))
   const head = 'POST / HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n'

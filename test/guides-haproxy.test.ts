@@ -1,6 +1,7 @@
 // "Coming from HAProxy": its config and ours, as they stand on the page. What the page calls the same is compared, and what it calls
 // different is seen to differ.
 
+import type { Test } from 'tap'
 import t from 'tap'
 import {
   checkIdle,
@@ -17,8 +18,9 @@ import {
 import { ask } from './support/control.ts'
 import { readPage } from './support/page.ts'
 import type { Changes, Front } from './support/proxies.ts'
-import { startHaproxy, startOurs } from './support/proxies.ts'
-import { refusal, visit } from './support/site.ts'
+import { HOST, startHaproxy, startOurs } from './support/proxies.ts'
+import type { Asked } from './support/site.ts'
+import { refusal, valuesOf, visit } from './support/site.ts'
 import { skipWithout } from './support/tools.ts'
 
 const { 'haproxy.cfg': haproxy = '', 'headrace.yaml': config = '' } = readPage(
@@ -31,6 +33,25 @@ async function measured({ metrics }: Front, line: RegExp): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 20))
 }
 
+/** A client that keeps the cookie of its first answer: where it was, and whether its WebSockets come there, too. */
+async function newcomer(t: Test, { address }: Front) {
+  const first = await ask(address, '/chat/hello', { headers: { Host: HOST } })
+  const [cookie = '', ...more] = (first.headers['set-cookie'] ?? []).map((one) => one.replace(/;.*/, ''))
+  const headers = { host: HOST, cookie: `mine=1; ${cookie}` }
+  const again = async () => (await visit(t, address, '/chat/1', { ...client(address), headers })).asked
+  const { site: home } = JSON.parse(first.text) as Asked
+  const later = [await again(), await again()]
+  return {
+    home,
+    again,
+    seen: {
+      cookie: [cookie, ...more].map((one) => one.replace(/=.*/, '')),
+      isAtHome: later.every(({ site }) => site === home),
+      told: later.map((asked) => valuesOf(asked, 'Cookie')),
+    },
+  }
+}
+
 t.test('coming from HAProxy', { skip: skipWithout('haproxy') }, async (t) => {
   /** All that clients of the page's site see, until the checks of an origin fail. */
   async function seenAt<One extends Front>(
@@ -40,20 +61,19 @@ t.test('coming from HAProxy', { skip: skipWithout('haproxy') }, async (t) => {
     const origins = await startSites(t)
     const front = await start(origins.ports)
     const { address, behind } = front
-    const seen = await visits(t, front, '/chat?room=1')
+    const seen = await visits(t, front, '/chat/1?x=1')
     const header = client(behind, { first: 'PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n' })
-    const { asked } = await visit(t, behind, '/chat?room=1', header)
-    const siteOf = async (room: number) =>
-      (await visit(t, address, `/chat?room=${room}`, client(address))).asked.site
-    const homes = new Set<string>()
-    for (const room of [1, 2, 3, 4, 1, 2, 3, 4]) homes.add(`${room} ${await siteOf(room)}`)
+    const { asked } = await visit(t, behind, '/chat/1?x=1', header)
+    const { home, again, ...one } = await newcomer(t, front)
+    const others = [await newcomer(t, front), await newcomer(t, front), await newcomer(t, front)]
     const often = client(address, { localAddress: '127.0.0.9' })
     const answers: string[] = []
-    for (let count = 0; count < 21; count++) answers.push(await refusal(t, address, '/chat?room=1', often))
-    const home = await siteOf(1)
+    for (let count = 0; count < 21; count++) answers.push(await refusal(t, address, '/chat/1?x=1', often))
     ;(home === 'a' ? origins.a : origins.b).health = 503
     await down(front, home)
-    return { seen, behind: told(asked), homes: homes.size, answers, isMoved: (await siteOf(1)) !== home }
+    const isMoved = (await again()).site !== home
+    const clients = [one, ...others].map(({ seen }) => seen)
+    return { seen, behind: told(asked), clients, answers, isMoved }
   }
 
   await t.test('what is the same', async (t) => {
@@ -73,9 +93,13 @@ t.test('coming from HAProxy', { skip: skipWithout('haproxy') }, async (t) => {
         ),
     )
     t.match(ours, {
-      seen: expectedVisits('/chat?room=1'),
+      seen: expectedVisits('/chat/1?x=1'),
       behind: { fields: { 'X-Forwarded-For': ['192.0.2.7'] } },
-      homes: 4,
+      clients: Array.from({ length: 4 }, () => ({
+        cookie: ['server'],
+        isAtHome: true,
+        told: [['mine=1'], ['mine=1']],
+      })),
       answers: [...Array.from({ length: 20 }, () => ''), 'Unexpected server response: 429'],
       isMoved: true,
     })
@@ -115,7 +139,7 @@ t.test('coming from HAProxy', { skip: skipWithout('haproxy') }, async (t) => {
       const { ports, a, b } = await startSites(t)
       const { address } = await start(ports)
       await Promise.all([a.stop(), b.stop()])
-      t.match(await refusal(t, address, '/chat?room=1', client(address)), `response: ${status}`)
+      t.match(await refusal(t, address, '/chat/1?x=1', client(address)), `response: ${status}`)
     }
   })
 })

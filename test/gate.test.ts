@@ -16,15 +16,17 @@ import type { RuleOptions } from '../src/gate/conditions.ts'
 import type { Gate, GateOptions } from '../src/gate/gate.ts'
 import { createGate } from '../src/gate/gate.ts'
 import { createLedger } from '../src/gate/ledger.ts'
-import { MAX_KEYS, memoryRates } from '../src/gate/memory-rates.ts'
+import { MAX_KEYS, MAX_TOLD_KEYS, memoryRates } from '../src/gate/memory-rates.ts'
 import { clientNetwork } from '../src/gate/network.ts'
 import { originList } from '../src/gate/page-origins.ts'
+import type { CountedRate } from '../src/gate/rates.ts'
 import { redisRates } from '../src/gate/redis-rates.ts'
 import type { Crossing } from '../src/gate/seats.ts'
 import type { RequestHead } from '../src/head/head.ts'
 import { fieldsOf } from '../src/head/head.ts'
 import { createWebhook } from '../src/observe/webhook.ts'
 import { valuePattern } from '../src/pattern.ts'
+import type { HostedLedger } from '../src/process/shared-ledger.ts'
 import { hostLedger } from '../src/process/shared-ledger.ts'
 import { freePort, reasonToSkipRedis, startRedis, undisturbed } from './support/redis.ts'
 
@@ -525,6 +527,35 @@ t.test(
   },
 )
 
+t.test(
+  'another process goes on with what was counted: of too many keys those nearest to their limit',
+  async (t) => {
+    const [before, after] = [memoryRates(), memoryRates()]
+    t.teardown(() => {
+      before.close()
+      after.close()
+    })
+    const claim = { rule: 'per-client', limit: 3, windowMs: 600_000 }
+    const other = { rule: 'all', key: '', limit: 2, windowMs: 600_000 }
+    const spent = { ...claim, key: 'spent' }
+    for (let at = 0; at < 3; at += 1) await before.consume('chat', spent)
+    for (let at = 0; at < MAX_KEYS - 1; at += 1) await before.consume('chat', { ...claim, key: `${at}` })
+    await before.consume('chat', other)
+    await before.consume('news', { ...claim, key: 'once' })
+    const told = JSON.parse(JSON.stringify(before.counted())) as CountedRate[]
+    t.equal(
+      told.reduce((sum, { keys }) => sum + keys.length, 0),
+      MAX_TOLD_KEYS,
+    )
+    after.adopt(told)
+    t.equal(after.size, MAX_TOLD_KEYS)
+    t.ok((await after.consume('chat', spent)) > 500_000, 'its window has not begun anew')
+    t.equal(await after.consume('chat', other), 0)
+    t.ok((await after.consume('chat', other)) > 0)
+    t.equal(await after.consume('news', spent), 0, 'each service has its own')
+  },
+)
+
 /** In MiB, without garbage. */
 function heapInUse(): number {
   setFlagsFromString('--expose-gc')
@@ -678,6 +709,30 @@ t.test('a webhook that hangs holds a bounded number of messages, and none when i
   t.equal(calls, 1, 'the first was on its way, and nothing came behind it')
   t.equal(troubles.length, 2)
 })
+
+t.test(
+  'the ledger of the next release goes on with rates, and counts what is asked here meanwhile',
+  async (t) => {
+    const [before, after] = [0, 1].map(() =>
+      hostLedger(
+        () => {},
+        (what) => t.fail(what.message),
+      ),
+    ) as [HostedLedger, HostedLedger]
+    const rates = [{ rule: 'all', key: '', limit: 4, windowMs: 600_000 }]
+    let count = 0
+    const take = async (ledger: HostedLedger) => {
+      count += 1
+      const claims = { id: `${count}`, service: 'chat', rates, seats: [] }
+      return ((await ledger.ask('one', { kind: 'take', claims })) as Verdict).isGranted
+    }
+    t.equal(await take(before), true)
+    after.adoptRates(before.rates())
+    before.onRates = after.count
+    t.same([await take(before), await take(after), await take(before)], [true, true, true])
+    t.same([await take(after), await take(before)], [false, true], 'one of them has counted all')
+  },
+)
 
 t.test(
   'the ledger of all workers: what a worker that died held, or was about to get, is free again',

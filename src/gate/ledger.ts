@@ -3,7 +3,7 @@
 import type { HeadraceError } from '../errors.ts'
 import type { Claims, Denial, Ledger, SeatClaim, Verdict } from './claims.ts'
 import { memoryRates } from './memory-rates.ts'
-import type { RateStore } from './rates.ts'
+import type { CountedRate, RateStore } from './rates.ts'
 import { redisRates } from './redis-rates.ts'
 import type { Crossing, SpikeState } from './seats.ts'
 import { createSeats } from './seats.ts'
@@ -28,6 +28,9 @@ export interface CountingLedger extends Ledger {
   seats(): readonly Seated[]
   /** Takes seats that another ledger has granted, also where there are none. */
   seat(seated: Seated): void
+  /** What is counted of rates here, for another ledger to go on with. */
+  rates(): readonly CountedRate[]
+  adoptRates(rates: readonly CountedRate[]): void
   close(): void
 }
 
@@ -99,6 +102,8 @@ export function createLedger({ redis, onCrossing, onTrouble }: LedgerOptions): C
       open.set(id, { service, seats: taken })
       seats.sit(service, taken)
     },
+    rates: rates.counted,
+    adoptRates: rates.adopt,
     close: rates.close,
   }
 }

@@ -26,8 +26,21 @@ export interface RateStore {
   ready(): Promise<void>
   /** Takes a point of this claim. Resolves with 0, or with the ms until there are points again. Never rejects. */
   consume(service: string, claim: RateClaim): Promise<number>
+  /** What this process has counted, and nobody else knows: of all its keys those that are nearest to their limit. */
+  counted(): readonly CountedRate[]
+  /** Goes on with what another process has counted. */
+  adopt(rates: readonly CountedRate[]): void
   close(): void
 }
+
+/** How far a rate is: JSON. */
+export interface CountedRate extends Omit<RateClaim, 'key'> {
+  readonly service: string
+  readonly keys: readonly CountedKey[]
+}
+
+/** What was taken of a key in its window, and when that is over: epoch ms; null: never. */
+export type CountedKey = readonly [key: string, points: number, endsAt: number | null]
 
 export interface Rate {
   /** Of a client at `address`, also given as `parsed`. Null if this request is not counted. */

@@ -67,6 +67,9 @@ export function redisRates(url: string, onTrouble: (what: HeadraceError) => void
         return await alone.consume(service, claim)
       }
     },
+    // What is counted there stays there.
+    counted: () => [],
+    adopt() {},
     close() {
       isClosed = true
       alone.close()

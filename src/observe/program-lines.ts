@@ -64,6 +64,7 @@ const UPGRADE_STEPS = {
   moving: 'upgrade: the tunnels change over',
   committed: 'upgrade: the tunnels are its own',
   done: 'upgrade: the new release is in charge',
+  regained: 'upgrade: its tunnels are back',
   failed: 'upgrade: given up',
   took: 'upgrade: in charge',
   left: 'upgrade: nothing is left here',

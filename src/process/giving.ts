@@ -4,7 +4,7 @@ import { asHeadraceError, HeadraceError } from '../errors.ts'
 import { wireOf } from './child.ts'
 import type { Given, Share } from './handover-giver.ts'
 import type { Place } from './protocol.ts'
-import type { HostedLedger } from './shared-ledger.ts'
+import type { Returned } from './return.ts'
 import type { Worker } from './workers.ts'
 
 /** What has become of the tunnels. */
@@ -27,15 +27,18 @@ export interface Giving {
   /** Resolves with how many tunnels the new release has been told of. */
   offer(): Promise<number>
   give(): Promise<Outcome>
-  /** What was not given stays. */
-  giveUp(): Promise<void>
+  /** What was not given stays. `mayEnd`: the new release has nothing that would be lost. */
+  giveUp(mayEnd: boolean): Promise<void>
+  /** The new release has gone: resolves with what it has given back. */
+  regain(): Promise<Returned>
   /** What was given is not listed here any more. */
   settle(): Promise<void>
 }
 
 export interface GivingParts {
   readonly workers: readonly Worker[]
-  readonly ledger: Pick<HostedLedger, 'forget'>
+  /** The new release has these tunnels now, which have seats in the ledger. */
+  counted(ids: readonly string[]): void
   /** No more are to be moved. */
   isOver(): boolean
   trouble(what: HeadraceError): void
@@ -44,6 +47,9 @@ export interface GivingParts {
 /** Each step of the workers, in ms: with 100,000 tunnels of one worker some seconds. */
 const STEP_TIMEOUT_MS = 30_000
 
+/** What a new release that has gone may take to give back what it has. */
+const REGAIN_TIMEOUT_MS = 10_000
+
 /** What went through a door. */
 interface Part {
   readonly worker: Worker
@@ -51,7 +57,7 @@ interface Part {
   readonly given: Given
 }
 
-export function createGiving({ workers, ledger, isOver, trouble: tell }: GivingParts): Giving {
+export function createGiving({ workers, counted, isOver, trouble: tell }: GivingParts): Giving {
   let doors: readonly Place[] = []
   const doorOf = new Map<Worker, Place>()
   /** Whoever was behind it has died, or is not to be trusted with more. */
@@ -95,7 +101,7 @@ export function createGiving({ workers, ledger, isOver, trouble: tell }: GivingP
       const door = doorOf.get(worker)
       if (given === undefined || door === undefined) return null
       parts.push({ worker, door, given })
-      ledger.forget(given.counted)
+      counted(given.counted)
       if (given.trouble === null) return null
       closed.add(door)
       if (!isCarried(parts) || !(await leadElsewhere(worker))) return given.trouble
@@ -137,12 +143,28 @@ export function createGiving({ workers, ledger, isOver, trouble: tell }: GivingP
     })
   }
 
-  /** One that has died has nothing to forget. */
-  async function tellAll(what: 'giveUp' | 'settle'): Promise<void> {
-    await Promise.allSettled(workers.map(({ wire }) => wire?.ask(what, [])))
+  return {
+    open,
+    offer,
+    give,
+    async giveUp(mayEnd) {
+      await Promise.allSettled(workers.map(({ wire }) => wire?.ask('giveUp', [mayEnd])))
+    },
+    async settle() {
+      await Promise.allSettled(workers.map(({ wire }) => wire?.ask('settle', [])))
+    },
+    async regain() {
+      const asked = workers.map(({ wire }) => wire?.ask('regain', [REGAIN_TIMEOUT_MS], REGAIN_TIMEOUT_MS * 2))
+      const answers = await Promise.allSettled(asked)
+      const back = answers.flatMap((one): Returned[] =>
+        one.status === 'fulfilled' && one.value !== undefined ? [one.value] : [],
+      )
+      return {
+        tunnels: sum(back.map(({ tunnels }) => tunnels)),
+        counted: back.flatMap(({ counted }) => counted),
+      }
+    },
   }
-
-  return { open, offer, give, giveUp: () => tellAll('giveUp'), settle: () => tellAll('settle') }
 }
 
 export function tunnelsIn(shares: readonly Share[]): number {

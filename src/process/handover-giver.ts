@@ -41,12 +41,14 @@ export interface Giver {
   offer(): Promise<number>
   /** Moves those that were offered, some at a time. */
   giveAway(): Promise<Given>
-  /** What was not moved stays. The other side is ended, if it never had any. */
-  giveUp(): void
+  /** What was not moved stays. The other side is ended, if it may be and never had any of these. */
+  giveUp(mayEnd: boolean): void
   /** No more of them are moved: they are to end here. */
   halt(): void
   /** The new release is in charge, or about to be: it lists what it has got. */
   settle(): void
+  /** The other side has gone. */
+  readonly isAlone: boolean
 }
 
 /** So many tunnels in a letter: two descriptors each. */
@@ -229,10 +231,10 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
     return hasMoved || isSettled
   }
 
-  function giveUp(): void {
+  function giveUp(mayEnd: boolean): void {
     offered.clear()
     forget()
-    if (isNeeded()) say({ kind: 'drop' })
+    if (isNeeded() || !mayEnd) say({ kind: 'drop' })
     else endPeer()
   }
 
@@ -261,6 +263,9 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
     settle() {
       isSettled = true
       forget()
+    },
+    get isAlone() {
+      return isClosed
     },
   }
 }

@@ -22,6 +22,20 @@ interface Offered {
 /** What a letter that waits to be sent may take, before its reader is looked at again, in ms. */
 const LOOK_MS = 1
 
+export interface Taker extends Door {
+  /**
+   * Takes no more. `back` is called when all that is its own has begun, with the processes that it may have it from, those that
+   * live; when that is done they are hung up on.
+   */
+  end(back: (pids: readonly number[]) => Promise<void>): Promise<void>
+}
+
+interface Taking {
+  /** Takes no more: another batch has no answer. Resolves when all that was taken has begun. */
+  settle(): Promise<void>
+  hangUp(): void
+}
+
 /** `taken` is told the ids of what has just become this worker's and has seats. Throws the system's error. */
 export function openTaker(
   loop: Loop,
@@ -29,8 +43,29 @@ export function openTaker(
   folder: string,
   name: string,
   taken: (ids: readonly string[]) => Promise<unknown>,
-): Door {
-  return openDoor(loop, folder, name, (fd) => takeFrom(loop, fd, handover, taken))
+): Taker {
+  /** By the process on the other side. */
+  const takings = new Map<number, Taking>()
+  const door = openDoor(loop, folder, name, (fd, { pid }) => {
+    takings.set(
+      pid,
+      takeFrom(loop, fd, handover, taken, () => takings.delete(pid)),
+    )
+  })
+  let isOpen = true
+  const close = () => {
+    if (isOpen) door.close()
+    isOpen = false
+  }
+  return {
+    close,
+    async end(back) {
+      close()
+      await Promise.all([...takings.values()].map(({ settle }) => settle()))
+      await back([...takings.keys()])
+      for (const { hangUp } of takings.values()) hangUp()
+    },
+  }
 }
 
 function takeFrom(
@@ -38,14 +73,18 @@ function takeFrom(
   fd: number,
   handover: Handover,
   taken: (ids: readonly string[]) => Promise<unknown>,
-): void {
+  closed: () => void,
+): Taking {
   const offered = new Map<string, Offered>()
   let isOver = false
+  let isEnding = false
+  let beginning = Promise.resolve()
   const passage = new Passage(loop, fd, {
     letter: take,
     closed() {
       isOver = true
       drop()
+      closed()
     },
   })
 
@@ -66,7 +105,7 @@ function takeFrom(
         break
       }
       case 'batch':
-        void begin(letter.tunnels)
+        if (!isEnding) beginning = begin(letter.tunnels)
         break
       case 'end':
         handover.end(letter.id, letter.how)
@@ -103,7 +142,7 @@ function takeFrom(
     for (const [id] of batch) offered.delete(id)
     say({ kind: 'begun', at: await handover.adopt(arriving) })
     const counted = arriving.flatMap(({ identity, progress }) => seatsOf(identity, progress))
-    if (counted.length > 0) await taken(counted).catch(() => {})
+    if (counted.length > 0) taken(counted).catch(() => {})
   }
 
   function drop(): void {
@@ -113,6 +152,14 @@ function takeFrom(
 
   function closeAll(descriptors: readonly number[]): void {
     for (const descriptor of descriptors) loop.calls.close(descriptor)
+  }
+
+  return {
+    settle() {
+      isEnding = true
+      return beginning
+    },
+    hangUp: () => passage.close(),
   }
 }
 

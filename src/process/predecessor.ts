@@ -46,6 +46,7 @@ export function predecessor(): Predecessor | null {
     return answers
   }
   const line = wire<AfterAnswers, BeforeAnswers>('the release before', process, {
+    rates: (rates) => theirs().rates(rates),
     seats: (seats) => theirs().seats(seats),
     accept: () => theirs().accept(),
     async takeOver(state) {
@@ -54,6 +55,7 @@ export function predecessor(): Predecessor | null {
       inCharge()
     },
     give: (id) => theirs().give(id),
+    count: (claims) => theirs().count(claims),
     async farewell(counted) {
       await theirs().farewell(counted)
       leave()

@@ -8,13 +8,16 @@
 import type { Legacy } from '../accept/inherited.ts'
 import type { SocketHandle } from '../accept/listener.ts'
 import type { Problem } from '../config/problems.ts'
+import type { Claims } from '../gate/claims.ts'
 import type { Seated } from '../gate/ledger.ts'
+import type { CountedRate } from '../gate/rates.ts'
 import type { Crossing } from '../gate/seats.ts'
 import type { MetricsSnapshot } from '../observe/metrics.ts'
 import type { Operations, ProgramStatus, Reloading, Upgrading } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
 import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
 import type { Given } from './handover-giver.ts'
+import type { Returned } from './return.ts'
 
 /** The config as the primary has read and checked it: one file, one text, for all. */
 export interface ConfigText {
@@ -81,11 +84,13 @@ export interface WorkerAnswers extends Operations, Reloadable<ReloadOrders, void
   give(door: Place): Promise<void>
   offer(): Promise<number>
   giveAway(): Promise<Given>
-  /** What has not been given stays. */
-  giveUp(): Promise<void>
+  /** What has not been given stays. `mayEnd`: the new release has nothing that would be lost. */
+  giveUp(mayEnd: boolean): Promise<void>
+  /** The new release has gone. Resolves with what it has given back, when its worker has gone as well, or after `ms`. */
+  regain(ms: number): Promise<Returned>
   /** The new release lists what it has got. */
   settle(): Promise<void>
-  /** Accepts no more, and resolves when what was accepted before has become a tunnel, or has gone, or after `ms`. */
+  /** The new release is in charge. Accepts no more, and resolves when what was accepted before has become a tunnel, or has gone, or after `ms`. */
   settleArrivals(ms: number): Promise<void>
 }
 
@@ -173,6 +178,8 @@ export interface Release {
 
 /** What the release before asks the new one, in this order. */
 export interface AfterAnswers {
+  /** How far the rates are. */
+  rates(rates: readonly CountedRate[]): Promise<void>
   /** Who has which seats: before any tunnel is moved. */
   seats(seats: readonly Seated[]): Promise<void>
   /** Its workers accept from now on. Throws listen-failed or config-invalid. */
@@ -181,6 +188,8 @@ export interface AfterAnswers {
   takeOver(state: LastState): Promise<void>
   /** A seat is free again. */
   give(id: string): Promise<void>
+  /** Points of rates are taken, from `rates` on. */
+  count(claims: Claims): Promise<void>
   /** It leaves: what it has counted in all. */
   farewell(counted: MetricsSnapshot): Promise<void>
 }

@@ -15,25 +15,27 @@ import type { HostAnswers } from './protocol.ts'
 /** Its name among what the primary hosts. */
 export const LEDGER = 'ledger'
 
-/** What a worker asks that carries on tunnels of another process: their seats are its own from now on. */
-export const KEEP = 'keep'
-
 type Request =
-  | { readonly kind: typeof KEEP; readonly ids: readonly string[] }
+  /** Of a worker that carries on tunnels of another process: their seats are its own from now on. */
+  | { readonly kind: 'keep'; readonly ids: readonly string[] }
   | { readonly kind: 'take'; readonly claims: Claims }
   | { readonly kind: 'give'; readonly id: string }
 
 const GRANTED: Verdict = { isGranted: true }
 
-export interface HostedLedger extends Hosted, Pick<CountingLedger, 'expect' | 'spikes'> {
-  /** All that is held. */
-  seats(): readonly Seated[]
+type Shown = Pick<CountingLedger, 'expect' | 'spikes' | 'seats' | 'rates' | 'adoptRates'>
+
+export interface HostedLedger extends Hosted, Shown {
   /** What another process has granted: without a question, since its tunnels are open. */
   seat(holder: string, seats: readonly Seated[]): void
   /** Another process has them from now on. */
   forget(ids: readonly string[]): void
+  /** Points of rates that were taken elsewhere. */
+  count(claims: Claims): void
   /** Told of each id that is given back. */
   onGive: ((id: string) => void) | null
+  /** Told of all points of rates that are asked for. */
+  onRates: ((claims: Claims) => void) | null
 }
 
 /** In the primary. */
@@ -71,10 +73,14 @@ export function hostLedger(
 
   return {
     onGive: null,
+    onRates: null,
     ask(holder, request) {
       const asked = request as Request
-      if (asked.kind === 'take') return take(holder, asked.claims)
-      if (asked.kind === KEEP) return keep(holder, asked.ids)
+      if (asked.kind === 'take') {
+        if (asked.claims.rates.length > 0) this.onRates?.(asked.claims)
+        return take(holder, asked.claims)
+      }
+      if (asked.kind === 'keep') return keep(holder, asked.ids)
       holders.get(holder)?.delete(asked.id)
       ledger.give(asked.id)
       this.onGive?.(asked.id)
@@ -90,6 +96,9 @@ export function hostLedger(
       ids?.clear()
     },
     seats: ledger.seats,
+    rates: ledger.rates,
+    adoptRates: ledger.adoptRates,
+    count: (claims) => void ledger.take({ ...claims, seats: [] }),
     seat(holder, seats) {
       for (const one of seats) {
         ledger.seat(one)
@@ -105,6 +114,11 @@ export function hostLedger(
     expect: ledger.expect,
     spikes: ledger.spikes,
   }
+}
+
+/** In a worker that carries on tunnels of another process. */
+export function keepSeats({ ask }: Wire<HostAnswers>): (ids: readonly string[]) => Promise<unknown> {
+  return (ids) => ask('hosted', [LEDGER, { kind: 'keep', ids } satisfies Request])
 }
 
 /** In a worker. A primary that does not answer refuses nobody: it is told, and tunnels go on. */
@@ -140,6 +154,8 @@ export function askLedger(
     // They are where they are counted.
     seats: () => [],
     seat() {},
+    rates: () => [],
+    adoptRates() {},
     get size() {
       return 0
     },

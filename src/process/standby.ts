@@ -1,22 +1,25 @@
 // A worker of a new release, from when it could accept until it does: everything is loaded, and its door is open for the
-// tunnels of the release before.
+// tunnels of the release before. If its primary goes before it is in charge, they go back.
 
 import { loadCertificates } from '../accept/certificates.ts'
 import type { ListenerOptions } from '../accept/listener.ts'
 import type { Edge } from '../edge.ts'
 import { kernel } from '../engine/linux/kernel.ts'
 import { loop } from '../linux/loop.ts'
-import type { Door } from '../linux/unix-socket.ts'
 import { doorOf } from './handover-letters.ts'
+import type { Taker } from './handover-taker.ts'
 import { openTaker } from './handover-taker.ts'
 import type { Wire } from './messages.ts'
 import type { HostAnswers, Place } from './protocol.ts'
-import { KEEP, LEDGER } from './shared-ledger.ts'
+import { giveBack } from './return.ts'
+import { keepSeats } from './shared-ledger.ts'
 
 export interface Standby {
   readonly door: Place | null
   /** Accepts from now on. Throws listen-failed or config-invalid. */
   end(): Promise<void>
+  /** Its primary has gone: whatever the release before takes is given back. */
+  giveBack(): Promise<void>
 }
 
 export interface StandbyParts {
@@ -36,13 +39,16 @@ export async function stand(
   await edge.listen([])
   for (const { tls } of listeners) if (tls !== undefined) loadCertificates(tls, () => {}).close()
   const name = doorOf(process.pid)
-  const door = await openOrNull(edge, folder, name, primary)
+  const taker = await openOrNull(edge, folder, name, primary)
   return {
-    door: door === null ? null : { folder, name },
+    door: taker === null ? null : { folder, name },
     async end() {
       await accept()
       // Those that come in are in.
-      door?.close()
+      taker?.close()
+    },
+    async giveBack() {
+      await taker?.end((pids) => giveBack(loop(), edge, folder, pids))
     },
   }
 }
@@ -52,12 +58,11 @@ async function openOrNull(
   edge: Edge,
   folder: string,
   name: string,
-  { ask }: Wire<HostAnswers>,
-): Promise<Door | null> {
+  primary: Wire<HostAnswers>,
+): Promise<Taker | null> {
   try {
     await kernel().started
-    const keep = (ids: readonly string[]) => ask('hosted', [LEDGER, { kind: KEEP, ids }])
-    return openTaker(loop(), edge.handover, folder, name, keep)
+    return openTaker(loop(), edge.handover, folder, name, keepSeats(primary))
   } catch {
     return null
   }

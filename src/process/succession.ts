@@ -28,7 +28,7 @@ export interface SuccessionParts {
 
 export interface Succession {
   readonly release: Release
-  readonly answers: Pick<AfterAnswers, 'seats' | 'accept' | 'give'>
+  readonly answers: Omit<AfterAnswers, 'takeOver' | 'farewell'>
   /** Once this program is in charge: the admin API listens. Resolves with its address. */
   finish(state: LastState): Promise<string | null>
 }
@@ -53,11 +53,13 @@ export function succession(parts: SuccessionParts): Succession {
       kept: sockets.map(({ address }) => address),
     },
     answers: {
+      rates: async (rates) => ledger.adoptRates(rates),
       seats: async (seats) => ledger.seat(BEFORE, seats),
       async accept() {
         await Promise.all(workers.map((worker) => accepts(worker, performance.now() + ACCEPT_TIMEOUT_MS)))
       },
       give: async (id) => void ledger.ask(BEFORE, { kind: 'give', id }),
+      count: async (claims) => ledger.count(claims),
     },
     async finish({ switched }) {
       for (const [id, { websockets }] of Object.entries(switched)) {

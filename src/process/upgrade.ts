@@ -86,9 +86,11 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
   const succeeded = new Promise<Successor>((resolve) => {
     succeed = resolve
   })
+  /** Ids of tunnels that the new release has, while it may still give them back: their seats are kept for them. */
+  let lent: string[] = []
   const giving = createGiving({
     workers,
-    ledger,
+    counted: (ids) => (current === null ? void lent.push(...ids) : ledger.forget(ids)),
     isOver: () => current === null && parts.isDraining(),
     trouble: lines.trouble,
   })
@@ -129,6 +131,7 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
     let outcome = NOTHING
     let hasAdmin = true
     try {
+      await giveRates(successor)
       outcome = await move(successor)
       if (outcome.trouble !== null) throw new Failure('upgrade-failed', outcome.trouble)
       await successor.wire.ask('accept', [], STEP_TIMEOUT_MS)
@@ -138,6 +141,7 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
       await giving.settle()
       await successor.wire.ask('takeOver', [await parts.lastState()], STEP_TIMEOUT_MS)
       current = successor
+      ledger.forget(lent)
       succeed(successor)
       const { shares } = outcome
       const stayed = outcome.stayed ?? (await left())
@@ -149,20 +153,38 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
       }
     } catch (error) {
       ledger.onGive = null
+      ledger.onRates = null
+      const given = tunnelsIn(outcome.shares) + outcome.lost
+      await giving.giveUp(given === 0)
+      successor.kill()
+      await successor.ended
       if (!hasAdmin) parts.regainAdmin()
-      await giving.giveUp()
-      const carried = tunnelsIn(outcome.shares)
-      // What it has, ends with it: its workers wait for that, as after the death of any primary.
-      if (carried > 0) successor.disown()
-      else {
-        successor.kill()
-        await successor.ended
-      }
-      const count = carried + outcome.lost
-      if (count === 0) throw error
+      const missing = given - (await regain())
+      if (missing <= 0) throw error
       const { detail } = asHeadraceError(error)
-      throw new Failure('upgrade-failed', `${detail}; ${count} tunnels were its own already, and end with it`)
+      throw new Failure(
+        'upgrade-failed',
+        `${detail}; ${missing} tunnels were its own already, and end with it`,
+      )
     }
+  }
+
+  /** Its workers give back what they have. Resolves with how many tunnels that is. */
+  async function regain(): Promise<number> {
+    const { tunnels, counted } = await giving.regain()
+    const back = new Set(counted)
+    ledger.forget(lent.filter((id) => !back.has(id)))
+    lent = []
+    moved -= tunnels
+    if (tunnels > 0) lines.upgrading('regained', { tunnels })
+    return tunnels
+  }
+
+  /** From here on the new release counts what is counted here. If it does not know how, its rates begin anew. */
+  async function giveRates({ wire }: Successor): Promise<void> {
+    const told = wire.ask('rates', [ledger.rates()], STEP_TIMEOUT_MS)
+    ledger.onRates = (claims) => void wire.ask('count', [claims]).catch(() => {})
+    await told.catch((error: unknown) => lines.trouble(asHeadraceError(error)))
   }
 
   /** Steps 2 and 3. Nothing if the two releases have no common format. */
@@ -214,7 +236,7 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
       const { trouble } = await give()
       if (trouble !== null) throw new Failure('process-silent', trouble)
     } catch (error) {
-      await giving.giveUp()
+      await giving.giveUp(false)
       lines.trouble(asHeadraceError(error))
     }
   }

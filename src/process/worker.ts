@@ -18,7 +18,9 @@ import { peersOf } from './peers.ts'
 import type { HostAnswers, WorkerAnswers, WorkerOrders } from './protocol.ts'
 import type { Renewal } from './renewal.ts'
 import { createRenewal } from './renewal.ts'
-import { askLedger } from './shared-ledger.ts'
+import type { Return } from './return.ts'
+import { openReturn } from './return.ts'
+import { askLedger, keepSeats } from './shared-ledger.ts'
 import { ignoreSignals, signal } from './signals.ts'
 import type { Standby } from './standby.ts'
 import { stand } from './standby.ts'
@@ -45,7 +47,10 @@ let isStarted = false
 let unhandled = createProgramLines('error').unhandled
 let cover: Cover | null = null
 let standing: Promise<Standby> | null = null
+/** The same, also when it accepts. */
+let stood: Promise<Standby> | null = null
 let giver: Giver | null = null
+let wayBack: Return | null = null
 
 const answers: WorkerAnswers = {
   async start(orders: WorkerOrders) {
@@ -72,6 +77,7 @@ const answers: WorkerAnswers = {
     }
     if (!isStandby) await accept()
     else standing = stand(created, { listeners, accept, folder: options.stateDirectory ?? '.', primary })
+    stood = standing
     return { engine: created.engine, door: (await standing)?.door ?? null }
   },
   async accept() {
@@ -80,15 +86,26 @@ const answers: WorkerAnswers = {
     standing = null
   },
   async give({ folder, name }) {
+    const { handover } = await edge
     // What another one got before is not listed here any more.
     giver?.settle()
-    giver = createGiver(loop(), (await edge).handover, folder, name)
+    giver = createGiver(loop(), handover, folder, name)
+    wayBack ??= openReturn(loop(), handover, folder, keepSeats(primary))
+    wayBack.follow(giver)
   },
   offer: async () => await known(giver).offer(),
   giveAway: async () => await known(giver).giveAway(),
-  giveUp: async () => giver?.giveUp(),
+  giveUp: async (mayEnd) => giver?.giveUp(mayEnd),
+  async regain(ms) {
+    const returned = await wayBack?.settled(ms)
+    endReturn()
+    return returned ?? { tunnels: 0, counted: [] }
+  },
   settle: async () => giver?.settle(),
-  settleArrivals: async (ms) => await (await edge).settleArrivals(ms),
+  async settleArrivals(ms) {
+    endReturn()
+    await (await edge).settleArrivals(ms)
+  },
   async cover(isNeeded) {
     await edge
     await cover?.set(isNeeded)
@@ -136,6 +153,11 @@ function extraOf({ extra }: WorkerOrders, listeners: readonly ListenerOptions[])
   })
 }
 
+function endReturn(): void {
+  wayBack?.close()
+  wayBack = null
+}
+
 function known(one: Giver | null): Giver {
   if (one === null) throw new HeadraceError('internal', 'nobody was given to')
   return one
@@ -144,9 +166,17 @@ function known(one: Giver | null): Giver {
 /** Code of users that leaves a rejected promise alone harms nobody but itself: node would end the process. */
 process.on('unhandledRejection', (reason) => unhandled(reason))
 
-/** The channel ends when the work is done, or when the primary was killed: then the tunnels have their time to end. */
+/**
+ * The channel ends when the work is done, or when the primary was killed: then the tunnels go back to the release before, if it is
+ * there still, or have their time to end.
+ */
 process.on('disconnect', async () => {
-  if (isStarted) await drain(await edge)
+  if (isStarted) {
+    const running = await edge
+    // One that could not stand by has got nothing.
+    await stood?.then((one) => one.giveBack()).catch(() => {})
+    await drain(running)
+  }
   process.exit()
 })
 

@@ -14,6 +14,7 @@ import {
   upgradeBySignal,
   upgradeOnFullDisk,
   upgradeWhileKilled,
+  upgradeWhilePrimaryKilled,
   upgradeWhileStalled,
 } from './upgrade-faults.ts'
 
@@ -40,6 +41,7 @@ export const faults: readonly Fault[] = [
   { name: 'upgrade, by signal', lacks: knowsUpgrade, strike: upgradeBySignal },
   { name: 'upgrade, bytes held back', lacks: knowsUpgrade, strike: upgradeWhileStalled },
   { name: 'upgrade, a worker killed', lacks: knowsUpgrade, strike: upgradeWhileKilled },
+  { name: 'upgrade, the new primary killed', lacks: knowsUpgrade, strike: upgradeWhilePrimaryKilled },
   { name: 'upgrade, disk full', lacks: knowsUpgradeAndDisk, strike: upgradeOnFullDisk },
   { name: 'reload, changed', strike: reloadChanged },
   { name: 'reload, broken', strike: reloadBroken },

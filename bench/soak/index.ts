@@ -2,13 +2,14 @@
 // not hold, and says with which seed to do it again. Linux only.
 
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { selfSigned } from '../../test/support/certificates.ts'
 import { checkEnd, checkLog, checkUsage, compareLevels, level, textOf } from './checks.ts'
 import { mountDisk } from './disk.ts'
 import { faults } from './faults.ts'
@@ -33,29 +34,36 @@ const say = (line: string) => {
   console.log(`${((performance.now() - startedAt) / 1_000).toFixed(1).padStart(6)} s  ${line}`)
 }
 
+const HOST = '127.0.0.1'
+
 async function freeAddress(): Promise<string> {
-  const server = createServer().listen(0, '127.0.0.1')
+  const server = createServer().listen(0, HOST)
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   server.close()
   await once(server, 'close')
-  return `127.0.0.1:${port}`
+  return `${HOST}:${port}`
 }
 
 async function makeStand(options: Options, folder: string, fail: (what: string) => void): Promise<Stand> {
   const random = randomOf(options.seed + 1)
   const address = await freeAddress()
+  const secure = await freeAddress()
   const spare = await freeAddress()
+  const { certificate, key } = await selfSigned({ names: [HOST] })
+  writeFileSync(join(folder, 'cert.pem'), certificate)
+  writeFileSync(join(folder, 'key.pem'), key, { mode: 0o600 })
   const crowd: { pairs?: ReadonlyMap<number, Pair> } = {}
   const origin = await startOrigin((id) => crowd.pairs?.get(id))
   const disk = mountDisk(join(folder, 'state'))
   const backends = [{ name: 'origin', address: origin.address, firstByteTimeout: '1s' }]
   const config = (changes = {}) => ({
-    listeners: [{ address }],
+    listeners: [{ address }, { address: secure, tls: { certificate: 'cert.pem', key: 'key.pem' } }],
     services: [{ id: 'soak', domains: ['*'], websockets: 'on', backends }],
     workers: WORKERS,
     stateDirectory: './state',
-    drainTimeout: '5s',
+    // Longer than what stays with a release that leaves is looked at.
+    drainTimeout: '60s',
     log: { level: 'info' },
     ...changes,
   })
@@ -63,9 +71,11 @@ async function makeStand(options: Options, folder: string, fail: (what: string) 
     if (typeof disk !== 'string') disk.unmount()
     throw error
   })
-  const traffic = new Traffic(address, options.tunnels, randomOf(options.seed + 2), fail)
+  const authority = { address: secure, authority: certificate }
+  const traffic = new Traffic(address, authority, options.tunnels, randomOf(options.seed + 2), fail)
   crowd.pairs = traffic.pairs
-  return { options, random, program, traffic, origin, disk, config, spare, kills: [], fail }
+  const means = { options, random, program, traffic, origin, disk, config, spare, fail, kills: [] }
+  return means
 }
 
 /** Each fault in turn, in an order that changes, until the time is over; with `--smoke` each once. */

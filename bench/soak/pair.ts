@@ -3,6 +3,7 @@
 
 import type { Socket } from 'node:net'
 import { connect } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 import { isRightAnswer, newRequest } from '../load/handshake.ts'
 import type { Address } from '../load/wire.ts'
 import { Flow } from './flow.ts'
@@ -43,6 +44,9 @@ export class Pair {
   /** One of its readers stands still because the script wants it. */
   isStalled = false
   readonly client: Socket
+  readonly isSecure: boolean
+  /** Below `client`, or the same. */
+  readonly #connection: Socket
   origin: Socket | null = null
   /** The client's port, for as long as it lives and after. */
   port = 0
@@ -50,15 +54,22 @@ export class Pair {
   #settle: (outcome: Outcome) => void = () => {}
   #isHalfClosed = false
 
-  constructor(id: number, to: Address, fail: (what: string) => void) {
+  /** `authority`: with TLS, the certificate that the edge's must be signed by. */
+  constructor(id: number, to: Address, fail: (what: string) => void, authority: string | null = null) {
     this.id = id
+    this.isSecure = authority !== null
     this.up = new Flow(id, 1)
     this.down = new Flow(id, 2)
     this.#fail = (what) => fail(`tunnel ${id} (client port ${this.port}): ${what}`)
     this.answered = new Promise((resolve) => {
       this.#settle = resolve
     })
-    this.client = connect({ ...to, noDelay: true, allowHalfOpen: true })
+    const connection = connect({ ...to, noDelay: true, allowHalfOpen: true })
+    this.#connection = connection
+    // What goes wrong is told by the client's.
+    connection.on('error', () => {})
+    const { host } = to
+    this.client = authority === null ? connection : connectTls({ socket: connection, host, ca: authority })
     this.#begin(`${to.host}:${to.port}`)
   }
 
@@ -86,7 +97,7 @@ export class Pair {
 
   reset(by: 'client' | 'origin'): void {
     this.excuse = `reset by its ${by}`
-    if (by === 'client') this.client.resetAndDestroy()
+    if (by === 'client') this.#connection.resetAndDestroy()
     else this.origin?.resetAndDestroy()
   }
 
@@ -111,11 +122,12 @@ export class Pair {
 
   #begin(host: string): void {
     const { client } = this
+    const connection = this.#connection
     const { head, accept } = newRequest(host, pathOf(this.id))
-    client.once('connect', () => {
-      this.port = client.localPort ?? 0
-      client.write(head)
+    connection.once('connect', () => {
+      this.port = connection.localPort ?? 0
     })
+    client.write(head)
     client.setTimeout(ANSWER_TIMEOUT_MS, () => this.#refused('timeout'))
     let text = ''
     const read = (bytes: Buffer) => {

@@ -13,9 +13,10 @@ export interface Stalled {
   over(): void
 }
 
-export function stalled({ random, traffic }: Stand, who: 'client' | 'origin'): Stalled {
+/** `from`: some of these. */
+export function stalled({ random, traffic }: Stand, who: 'client' | 'origin', from = traffic.open): Stalled {
   const pairs = random.some(
-    traffic.open.filter(({ isStalled }) => !isStalled),
+    from.filter(({ isStalled }) => !isStalled),
     1 + random.below(MOST),
   )
   for (const pair of pairs) {

@@ -13,6 +13,8 @@ const BURST = 256 * 1_024
 const MESSAGE = 4_096
 /** How many openings are under way at once. */
 const LANES = 8
+/** So many of the crowd are TLS tunnels, which no kernel engine carries. */
+const SECURE = 4
 /** A kill may cost the usage of its last second: how far all were is noted a few times in each. */
 const LOSS_MS = 1_000
 const MARKS_MS = 200
@@ -24,6 +26,12 @@ export interface Opening {
   readonly ms: number
 }
 
+export interface Secure {
+  readonly address: string
+  /** What its certificate is signed by. */
+  readonly authority: string
+}
+
 export class Traffic {
   /** All that there have ever been, by number. */
   readonly pairs = new Map<number, Pair>()
@@ -31,7 +39,10 @@ export class Traffic {
   allowed: readonly Outcome[] = []
   /** Why those that are dialled now may end. */
   excuse: string | null = null
+  /** No TLS tunnel is opened or closed. */
+  isSecureHeld = false
   readonly #address: string
+  readonly #secure: Secure
   readonly #random: Random
   readonly #fail: (what: string) => void
   readonly #size: number
@@ -42,8 +53,9 @@ export class Traffic {
   #opening = 0
   #count = 0
 
-  constructor(address: string, size: number, random: Random, fail: (what: string) => void) {
+  constructor(address: string, secure: Secure, size: number, random: Random, fail: (what: string) => void) {
     this.#address = address
+    this.#secure = secure
     this.#size = size
     this.#random = random
     this.#fail = fail
@@ -67,11 +79,11 @@ export class Traffic {
   }
 
   /** One tunnel more. What is neither one nor allowed is a failure. */
-  async dial(address = this.#address): Promise<Opening> {
+  async dial(address = this.#address, authority: string | null = null): Promise<Opening> {
     const before = this.allowed
     this.#count += 1
     this.#opening += 1
-    const pair = new Pair(this.#count, addressOf(address), this.#fail)
+    const pair = new Pair(this.#count, addressOf(address), this.#fail, authority)
     pair.excuse = this.excuse
     this.pairs.set(pair.id, pair)
     const outcome = await pair.answered
@@ -134,12 +146,19 @@ export class Traffic {
     for (const pair of open) {
       if (this.#random.oneIn(2)) pair.send('client', this.#amount())
       if (this.#random.oneIn(2)) pair.send('origin', this.#amount())
-      const isIdle = pair.excuse === null && !pair.isStalled
+      const isHeld = pair.isStalled || (this.isSecureHeld && pair.isSecure)
+      const isIdle = pair.excuse === null && !isHeld
       if (!this.#isHeld && isIdle && this.#random.oneIn(LIFETIME_BEATS)) pair.close(this.#side())
     }
     if (this.#isHeld) return
     const missing = this.#size - open.length - this.#opening
-    for (let lane = this.#opening; lane < LANES && lane - this.#opening < missing; lane += 1) void this.dial()
+    for (let lane = this.#opening; lane < LANES && lane - this.#opening < missing; lane += 1) this.#dialOne()
+  }
+
+  #dialOne(): void {
+    const living = [...this.pairs.values()].filter(({ state, isSecure }) => isSecure && state !== 'over')
+    if (this.isSecureHeld || living.length >= SECURE) void this.dial()
+    else void this.dial(this.#secure.address, this.#secure.authority)
   }
 
   #note(open: readonly Pair[]): void {

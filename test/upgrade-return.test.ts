@@ -52,7 +52,7 @@ for (const [workers, change] of [
     const reason = await upgrading
     t.match(reason, /the new release has ended/)
     t.notMatch(reason, /end with it/)
-    t.match(fleet.said('upgrade: its tunnels are back'), [{ tunnels: TUNNELS }])
+    t.match(await fleet.says('upgrade: its tunnels are back'), [{ tunnels: TUNNELS }])
     await live(t, all)
     t.strictSame(await workersOf(fleet), before, 'the same workers go on')
     const last = await speaker(t, fleet.address)

@@ -169,7 +169,8 @@ t.test(
     const words = { [one ?? '']: 'operator-fin-tunnel', [other ?? '']: 'operator-reset-tunnel' }
     t.strictSame(Object.fromEntries(closed.map(({ id, end }) => [id, end])), words)
     while (all.filter(({ end }) => end !== null).length < 2) await pause(10)
-    t.strictSame(all.flatMap(({ end }) => end ?? []).sort(), ['end', 'read ECONNRESET'])
+    // Whoever writes into a reset hears of it there.
+    t.match(all.flatMap(({ end }) => end ?? []).sort(), ['end', /ECONNRESET|EPIPE/])
     t.match(await fleet.says('upgrade: nothing is left here'), [{ moved: TUNNELS + 1, stayed: 0 }])
     void late.talk(20)
     await live(t, [late, ...all.filter(({ end }) => end === null)])

@@ -31,15 +31,16 @@ export interface Level {
 /** Without a tunnel, after a quiet time. */
 export async function level({ program, traffic }: Stand): Promise<Level> {
   await sleep(QUIET_MS)
-  const { json } = await program.control('/tunnels?limit=1')
   const targets = (role: Role) => program.pids(role).flatMap(targetsOf)
   const count = (role: Role) => targets(role).filter((target) => !isPipe(target)).length
-  return {
-    tunnels: (json as { readonly total: number }).total - traffic.open.length,
+  // Before it is asked anything: that takes a connection, which may still be there afterwards.
+  const held = {
     descriptors: { primary: count('primary'), worker: count('worker'), control: count('control') },
     pipeEnds: ROLES.flatMap(targets).filter(isPipe).length,
     bytes: processBytes(program.pids()),
   }
+  const { json } = await program.control('/tunnels?limit=1')
+  return { tunnels: (json as { readonly total: number }).total - traffic.open.length, ...held }
 }
 
 const isPipe = (target: string) => target.startsWith('pipe:')

@@ -93,7 +93,8 @@ const answers: WorkerAnswers = {
     wayBack ??= openReturn(loop(), handover, folder, keepSeats(primary))
     wayBack.follow(giver)
   },
-  offer: async () => await known(giver).offer(),
+  // One that has taken the place of another during an upgrade knows nobody to tell: what it has stays.
+  offer: async () => (await giver?.offer()) ?? 0,
   giveAway: async () => await known(giver).giveAway(),
   giveUp: async (mayEnd) => giver?.giveUp(mayEnd),
   async regain(ms) {

@@ -170,6 +170,7 @@ export const EAGAIN = 11
 export const ENOMEM = 12
 export const ENFILE = 23
 export const EMFILE = 24
+export const ENOSPC = 28
 export const EPIPE = 32
 export const EAFNOSUPPORT = 97
 export const EADDRINUSE = 98

@@ -3,8 +3,9 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -15,7 +16,7 @@ import { ask, chatConfig, newFolder, workersOf } from './support/control.ts'
 import { upgradeRequest } from './support/origin.ts'
 import { connectTo } from './support/peer.ts'
 import { PROGRAM } from './support/program.ts'
-import { live, speaker, startPlayer, startReleases, talkers } from './support/releases.ts'
+import { copyOfRelease, live, speaker, startPlayer, startReleases, talkers } from './support/releases.ts'
 import { skipWithout } from './support/tools.ts'
 
 function reasonToSkip(): string | false {
@@ -139,6 +140,47 @@ t.test(
     process.kill(fleet.pid, 'SIGTERM')
     const { stderr } = await fleet.program.ended
     t.match(stderr, /HeadraceWarning: the relay thread has failed, its tunnels were reset: TypeError/)
+  },
+)
+
+t.test(
+  'a relay thread that fails while some of its tunnels stand still: these go over, and the upgrade comes to its end',
+  { skip },
+  async (t) => {
+    const origin = await startPlayer(t)
+    const { folder: release, script } = copyOfRelease(t)
+    const folder = newFolder(t, { 'edge.mjs': BREAKING })
+    const config = chatConfig(origin.address, 'workers: 1\n').replace(
+      'backends:',
+      'handler: ./edge.mjs\n    backends:',
+    )
+    const fleet = await startReleases(t, config, { folder, script })
+    const all = await talkers(t, fleet, 60)
+    // The new release takes the second batch when it may.
+    const path = join(release, 'dist/process/handover-taker.js')
+    const may = join(release, 'may')
+    const waiting = `case 'batch': {
+      const count = (globalThis.batches ?? 0) + 1
+      globalThis.batches = count
+      if (count === 2) {
+        console.log(JSON.stringify({ msg: 'the second batch has come' }))
+        const { existsSync } = process.getBuiltinModule('node:fs')
+        const word = new Int32Array(new SharedArrayBuffer(4))
+        while (!existsSync(${JSON.stringify(may)})) Atomics.wait(word, 0, 0, 5)
+      }
+    }`
+    writeFileSync(path, readFileSync(path, 'utf8').replace("case 'batch':", waiting))
+    const upgrading = fleet.upgrade()
+    await fleet.says('the second batch has come')
+    t.match(await ask(fleet.address, '/break'), { status: 200 })
+    // 16 have gone, 32 stand still, 12 were still to come.
+    while (all.filter(({ end }) => end !== null).length < 12) await pause(10)
+    writeFileSync(may, '')
+    t.match(await upgrading, { moved: 48, stayed: 0 })
+    const rest = all.filter(({ end }) => end === null)
+    t.equal(rest.length, 48)
+    await live(t, rest)
+    t.equal(await fleet.firstEnded, 0)
   },
 )
 

@@ -15,7 +15,6 @@ import {
   EPOLLIN,
   F_DUPFD_CLOEXEC,
   MSG_NOSIGNAL,
-  RLIMIT_NOFILE,
   systemError,
 } from '../../linux/libc.ts'
 import type { Watcher } from '../../linux/loop.ts'
@@ -25,20 +24,19 @@ import type { EarlyBytes, SpliceOwner, Splicing } from '../engine.ts'
 import { NO_PAST } from './bits.ts'
 import { hangUp } from './closing.ts'
 import { openSockmap } from './maps.ts'
-import type { Frozen, Order, Rest } from './orders.ts'
+import type { Order, Rest } from './orders.ts'
 import { register } from './registration.ts'
 import { WAKE } from './relay.ts'
 import { push, takeAll } from './slot-ring.ts'
 import { redirectedBytes } from './sockmap.ts'
 import type { Carried, Orders } from './splicing.ts'
 import { KernelSplicing } from './splicing.ts'
+import type { Standstill } from './standstill.ts'
+import { createStandstill } from './standstill.ts'
 import type { Tables } from './tables.ts'
-import { createTables, ENDED_BY_EDGE, endWord, MODE_EPOLL, MODE_SOCKMAP } from './tables.ts'
+import { createTables, ENDED_BY_EDGE, endWord, MODE_EPOLL, MODE_SOCKMAP, slotsOf } from './tables.ts'
 import type { ThreadData } from './thread.ts'
 import { createWishes } from './wishes.ts'
-
-/** More tunnels than any process has held yet. */
-const SLOTS_LIMIT = 512 * 1024
 
 /** What the relay's thread may take to end when the process exits, also if it has just been started. */
 const LEAVE_TIMEOUT_MS = 2_000
@@ -53,8 +51,7 @@ export class Kernel implements Watcher, Orders {
   readonly #endings: number
   readonly #orders: MessageChannel
   readonly #worker: Worker
-  /** Whoever waits for tunnels to be frozen, in the order of the orders. */
-  readonly #freezing: ((frozen: Frozen) => void)[] = []
+  readonly #standstill: Standstill
   /** By slot. */
   readonly #open: (KernelSplicing | undefined)[] = []
   readonly #wishes = createWishes()
@@ -81,8 +78,7 @@ export class Kernel implements Watcher, Orders {
     // Edge-triggered, every write is an edge: nobody needs to read them (eventfd(2)).
     loop().watchAlways(this.#endings, this, EPOLLIN | EPOLLET)
     this.#orders = new MessageChannel()
-    this.#orders.port1.on('message', (frozen: Frozen) => this.#freezing.shift()?.(frozen))
-    this.#orders.port1.unref()
+    this.#standstill = createStandstill(this.#orders.port1)
     this.#worker = this.#startThread()
     this.started = this.#loaded()
     // Whoever waits for it is told; nobody has to.
@@ -176,8 +172,7 @@ export class Kernel implements Watcher, Orders {
     const open = [...bySlot.values()]
     // From here on an order to the relay may come too late.
     for (const one of open) this.#wishes.keep(one)
-    const { at, tunnels, later } = await new Promise<Frozen>((resolve) => {
-      this.#freezing.push(resolve)
+    const { at, tunnels, later } = await this.#standstill.answer(() => {
       const generations = open.map(({ generation }) => generation)
       this.order({ kind: 'freeze', slots: [...bySlot.keys()], generations })
     })
@@ -201,6 +196,7 @@ export class Kernel implements Watcher, Orders {
 
   /** A frozen tunnel goes on here. */
   thaw(splicing: KernelSplicing, carried: Carried): void {
+    this.#standstill.over(splicing.slot)
     this.#unwatch(carried)
     splicing.generation = this.#nextGeneration(splicing.slot)
     this.#begin(splicing, carried, MODE_EPOLL)
@@ -213,6 +209,7 @@ export class Kernel implements Watcher, Orders {
    */
   leave(splicing: KernelSplicing, carried: Carried, onward: (how: 'fin' | 'reset') => void): void {
     // Of the open file, which lives on: it would wake this relay for ever (epoll(7), question 6).
+    this.#standstill.over(splicing.slot)
     this.#unwatch(carried)
     splicing.conclude()
     for (const side of [splicing.slot * 2, splicing.slot * 2 + 1]) {
@@ -266,7 +263,9 @@ export class Kernel implements Watcher, Orders {
     if (toClient !== null || toOrigin !== null || clientAhead !== null || originAhead !== null) {
       this.order({ kind: 'keep', slot, generation, toClient, toOrigin, clientAhead, originAhead })
     }
-    if (push(this.tables.begun, slot)) setImmediate(wakeLater, this)
+    // What stood still, or comes from elsewhere, may come too late. Its owner is told, but not inside its own call.
+    if (!this.isRunning) setImmediate(() => this.#abandon(slot))
+    else if (push(this.tables.begun, slot)) setImmediate(wakeLater, this)
   }
 
   engineOf(slot: number): 'epoll' | 'sockmap' {
@@ -346,7 +345,10 @@ export class Kernel implements Watcher, Orders {
   #fail(error: Error): void {
     this.isRunning = false
     this.ready()
-    for (const [slot, splicing] of this.#open.entries()) if (splicing !== undefined) this.#abandon(slot)
+    this.#standstill.end()
+    for (const [slot, splicing] of this.#open.entries()) {
+      if (splicing !== undefined && !this.#standstill.has(slot)) this.#abandon(slot)
+    }
     process.emitWarning(
       `the relay thread has failed, its tunnels were reset: ${error.stack}`,
       'HeadraceWarning',
@@ -372,14 +374,6 @@ function wakeLater(kernel: Kernel): void {
 
 function lengthOf(chunks: readonly Buffer[]): number {
   return chunks.reduce((sum, chunk) => sum + chunk.length, 0)
-}
-
-/** Two descriptors for each tunnel: as many as the process may have (getrlimit(2)). */
-function slotsOf(calls: Libc): number {
-  const limits = new BigUint64Array(2)
-  checked(calls, calls.getrlimit(RLIMIT_NOFILE, limits), 'getrlimit')
-  const half = (limits[0] as bigint) / 2n
-  return half < BigInt(SLOTS_LIMIT) ? Number(half) : SLOTS_LIMIT
 }
 
 function checked(calls: Libc, result: number, call: string): number {

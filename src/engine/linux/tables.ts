@@ -7,6 +7,8 @@
 //
 // Between them the slot and its descriptors are the relay's alone; main only reads.
 
+import type { Libc } from '../../linux/libc.ts'
+import { RLIMIT_NOFILE, systemError } from '../../linux/libc.ts'
 import type { SlotRing } from './slot-ring.ts'
 import { createSlotRing } from './slot-ring.ts'
 
@@ -35,8 +37,19 @@ export interface Tables {
   readonly left: Int32Array
 }
 
+/** More tunnels than any process has held yet. */
+const SLOTS_LIMIT = 512 * 1024
+
 export const MODE_EPOLL = 0
 export const MODE_SOCKMAP = 1
+
+/** Two descriptors for each tunnel: as many as the process may have (getrlimit(2)). Throws the system's error. */
+export function slotsOf(calls: Libc): number {
+  const limits = new BigUint64Array(2)
+  if (calls.getrlimit(RLIMIT_NOFILE, limits) === -1) throw systemError(calls.errno(), 'getrlimit')
+  const half = (limits[0] as bigint) / 2n
+  return half < BigInt(SLOTS_LIMIT) ? Number(half) : SLOTS_LIMIT
+}
 
 export function createTables(slots: number): Tables {
   const words = (count: number) => new Int32Array(new SharedArrayBuffer(count * 4))

@@ -6,11 +6,14 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Inherited } from '../accept/inherited.ts'
 import { LONGEST_MS } from '../config/units.ts'
+import type { CloseTimes } from '../edge.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import type { DrainWanted, WorkerStatus } from '../operations.ts'
 import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
 import { NOW } from '../tunnel/drain.ts'
+import type { Wire } from './messages.ts'
+import type { BeforeAnswers } from './protocol.ts'
 import { twoSignals } from './signals.ts'
 import type { Worker } from './workers.ts'
 
@@ -33,11 +36,22 @@ export interface Drains {
   ended(): Promise<DrainCounts>
   /** Resolves when it has begun; what drains already may only be given less time. Throws argument-invalid or process-silent. */
   begin(wanted: DrainWanted): Promise<void>
+  /** A newer release is in charge: what is left here ends in its time, and nobody waits for the last of its usage. */
+  leave(): void
+  /** From when one is. It is to end, and this one with it. */
+  readonly remnant: Pick<BeforeAnswers, 'close' | 'draining'>
   workers(): Promise<WorkerStatus[]>
+}
+
+/** A worker; or what is left of the release before, which ends with the program. */
+type Member = {
+  readonly wire: Pick<Wire<Pick<BeforeAnswers, 'close' | 'draining' | 'services'>>, 'ask'> | null
 }
 
 export interface DrainParts {
   readonly workers: readonly Worker[]
+  /** While there is something left of it. */
+  before(): Wire<BeforeAnswers> | null
   /** These three as the config has them now. */
   sockets(): readonly Inherited[]
   delayMs(): number
@@ -48,7 +62,7 @@ export interface DrainParts {
 }
 
 export function createDrains(parts: DrainParts): Drains {
-  const { workers, sockets, delayMs, times: usual, lines, stopping } = parts
+  const { workers, before, sockets, delayMs, times: usual, lines, stopping } = parts
   /** Of all workers; aborted by whoever does not want to wait for the delay. */
   const delay = new AbortController()
   let starting: Promise<void> | null = null
@@ -60,7 +74,12 @@ export function createDrains(parts: DrainParts): Drains {
   /** The one that is to be renewed. */
   let leaving: Worker | null = null
   /** What was heard last of those that drain. */
-  const heard = new Map<Worker, DrainProgress>()
+  const heard = new Map<Member, DrainProgress>()
+  const older: Member = {
+    get wire() {
+      return before()
+    },
+  }
 
   async function ended(): Promise<DrainCounts> {
     // An operator's word is no signal: the signal of a service manager that follows it is the first one.
@@ -71,18 +90,21 @@ export function createDrains(parts: DrainParts): Drains {
     return counts
   }
 
-  async function all(times: DrainTimes): Promise<DrainCounts> {
+  async function all(
+    times: CloseTimes,
+    members: readonly Member[] = [...workers, older],
+  ): Promise<DrainCounts> {
     if (starting !== null) delay.abort()
-    starting ??= start(times)
+    starting ??= start(times, members)
     await starting
-    return await watched('all', workers, times)
+    return await watched('all', members, times)
   }
 
-  async function start(times: DrainTimes): Promise<void> {
+  async function start(times: CloseTimes, members: readonly Member[]): Promise<void> {
     startedAt = performance.now()
     const ms = delayMs()
     stopping(ms + times.drainMs + END_TIMEOUT_MS + 2 * EXIT_TIMEOUT_MS)
-    lines.draining('all', await tunnelsOf(workers), ms, times)
+    lines.draining('all', await tunnelsOf(members), ms, times)
     if (ms > 0) await wait(ms, undefined, { signal: delay.signal }).catch(() => {})
     for (const worker of workers) worker.retire()
     for (const { quiet, close } of sockets()) {
@@ -103,10 +125,10 @@ export function createDrains(parts: DrainParts): Drains {
       leaving = null
       throw error
     }
-    void leave(worker, times)
+    void recycle(worker, times)
   }
 
-  async function leave(worker: Worker, times: DrainTimes): Promise<void> {
+  async function recycle(worker: Worker, times: DrainTimes): Promise<void> {
     const { pid } = worker
     const startedAt = performance.now()
     const counts = await watched(worker.name, [worker], times)
@@ -117,30 +139,35 @@ export function createDrains(parts: DrainParts): Drains {
   }
 
   /** Closes these, and says from time to time how far they are. */
-  async function watched(of: string, some: readonly Worker[], times: DrainTimes): Promise<DrainCounts> {
-    const timer = setInterval(async () => lines.stillDraining(of, sumOf(await look(some))), PROGRESS_MS)
+  async function watched(of: string, some: readonly Member[], times: CloseTimes): Promise<DrainCounts> {
+    const timer = setInterval(async () => {
+      const progress = sumOf(await look(some))
+      // What is left then is usage that waits for its disk, of which its worker has told.
+      if (progress.open > 0 || progress.leftMs > 0) lines.stillDraining(of, progress)
+    }, PROGRESS_MS)
     const counts = await Promise.all(some.map((worker) => close(worker, times)))
     clearInterval(timer)
     return sumOf(counts.map((each) => ({ ...NOTHING, ...each })))
   }
 
   /** Whoever has died, or does not answer, has cut what it had. */
-  async function close(worker: Worker, times: DrainTimes): Promise<DrainCounts> {
-    const timeoutMs = Math.min(times.drainMs + END_TIMEOUT_MS, LONGEST_MS)
+  async function close(member: Member, times: CloseTimes): Promise<DrainCounts> {
+    const ms = Math.max(times.drainMs, times.usageMs ?? 0)
+    const timeoutMs = Math.min(ms + END_TIMEOUT_MS, LONGEST_MS)
     try {
-      return (await worker.wire?.ask('close', [times], timeoutMs)) ?? NOTHING
+      return (await member.wire?.ask('close', [times], timeoutMs)) ?? NOTHING
     } catch (error) {
       lines.trouble(asHeadraceError(error))
-      const { ended, closed, cut, open } = heard.get(worker) ?? NOTHING
+      const { ended, closed, cut, open } = heard.get(member) ?? NOTHING
       return { ended, closed, cut: cut + open }
     }
   }
 
-  async function look(some: readonly Worker[]): Promise<DrainProgress[]> {
+  async function look(some: readonly Member[]): Promise<DrainProgress[]> {
     return await Promise.all(
-      some.map(async (worker) => {
-        const progress = await worker.wire?.ask('draining', [], PROGRESS_TIMEOUT_MS).catch(() => null)
-        if (progress != null) heard.set(worker, progress)
+      some.map(async (member) => {
+        const progress = await member.wire?.ask('draining', [], PROGRESS_TIMEOUT_MS).catch(() => null)
+        if (progress != null) heard.set(member, progress)
         return progress ?? NOTHING
       }),
     )
@@ -160,6 +187,8 @@ export function createDrains(parts: DrainParts): Drains {
       }
       await one(worker, times)
     },
+    leave: () => operatorAsks(all({ ...usual(), usageMs: LONGEST_MS }, workers)),
+    remnant: { close: all, draining: async () => sumOf(await look([...workers, older])) },
     async workers() {
       return await Promise.all(
         workers.map(async (worker) => {
@@ -189,9 +218,9 @@ function sumOf(all: readonly DrainProgress[]): DrainProgress {
 }
 
 /** How many are open; of whoever does not answer, none is known. */
-async function tunnelsOf(workers: readonly Worker[]): Promise<number> {
+async function tunnelsOf(members: readonly Member[]): Promise<number> {
   const answers = await Promise.allSettled(
-    workers.map(({ wire }) => wire?.ask('services', [], PROGRESS_TIMEOUT_MS)),
+    members.map(({ wire }) => wire?.ask('services', [], PROGRESS_TIMEOUT_MS)),
   )
   const records = answers.flatMap((answer) => (answer.status === 'fulfilled' ? (answer.value ?? []) : []))
   return records.reduce((sum, { tunnels }) => sum + tunnels, 0)

@@ -117,14 +117,18 @@ export function createLifetime(parts: LifetimeParts): Lifetime {
   }
 
   /** Only what could not be moved is left here: when that is over, or by a signal, this program ends. */
-  async function succeededBy({ release, pid }: Successor, ending: Promise<unknown>): Promise<void> {
+  async function succeededBy(
+    { release, pid, passSignals }: Successor,
+    ending: Promise<unknown>,
+  ): Promise<void> {
     standing.isSucceeded = true
     watchdog?.stop()
     notify.mainPid(pid)
+    if (parts.isAnchored) passSignals()
     await upgrades.leave()
     // Those that the other one does not go on with, for good.
     for (const { address, leave, close } of sockets()) release.kept.includes(address) ? leave() : close()
-    await drains.begin({})
+    drains.leave()
     await ending
     // The one before this may have tunnels, which are asked for through this one.
     await before?.gone

@@ -38,13 +38,13 @@ export interface Drains {
   begin(wanted: DrainWanted): Promise<void>
   /** A newer release is in charge: what is left here ends in its time, and nobody waits for the last of its usage. */
   leave(): void
-  /** From when one is. It is to end, and this one with it. */
+  /** What that release asks then: it is to end, and what is left here as well. */
   readonly remnant: Pick<BeforeAnswers, 'close' | 'draining'>
   workers(): Promise<WorkerStatus[]>
 }
 
 /** A worker; or what is left of the release before, which ends with the program. */
-type Member = {
+interface Member {
   readonly wire: Pick<Wire<Pick<BeforeAnswers, 'close' | 'draining' | 'services'>>, 'ask'> | null
 }
 

@@ -10,6 +10,7 @@ import t, { type Test } from 'tap'
 import { createBpf } from '../src/engine/linux/bpf.ts'
 import { closeSockmap, openSockmap } from '../src/engine/linux/maps.ts'
 import { probeSockmap } from '../src/engine/linux/probe.ts'
+import { createSockets } from '../src/engine/linux/sockets.ts'
 import { BOUND, JOINED, type Sockmap, useSockmap } from '../src/engine/linux/sockmap.ts'
 import * as linux from '../src/linux/libc.ts'
 
@@ -204,6 +205,20 @@ async function firstEvents({ events }: Bench): Promise<[fd: number, mask: number
     seen = events()
   }
   return seen
+}
+
+/** The kernel's number for a map. */
+function idOf(map: number): number {
+  return Number(/map_id:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${map}`, 'latin1'))?.[1])
+}
+
+/** Whether the kernel has it still (BPF_MAP_GET_FD_BY_ID). */
+function isMap(calls: linux.Libc, id: number): boolean {
+  const attributes = Buffer.alloc(16)
+  attributes.writeUInt32LE(id, 0)
+  const fd = calls.syscall(linux.SYS_BPF, 14, attributes, attributes.length)
+  if (fd !== -1) calls.close(fd)
+  return fd !== -1
 }
 
 function largestBuffers(): number {
@@ -485,6 +500,66 @@ t.test('bytes and a FIN in the moment of being taken back', options, async (t) =
   await until(() => atClient.bytes === 6)
   t.equal(atClient.bytes, 6, 'the other direction is as it was')
 })
+
+t.test(
+  'taken back and released, its maps gone with their process: all that comes is there to be read',
+  options,
+  async (t) => {
+    const relayed = bench(t)
+    const { calls } = relayed
+    const handle = openSockmap(SLOTS)
+    const map = useSockmap(handle)
+    const id = idOf(handle.verdicts)
+    const tunnel = await relayed.tunnel()
+    const { client, near } = tunnel
+    const sides = [0, 1] as const
+    t.equal(map.join(0, ...near), JOINED | 3)
+    const atOrigin = reader(tunnel.origin)
+    client.write('redirected ')
+    await until(() => atOrigin.bytes === 11)
+    for (const side of sides) map.takeBack(side)
+    t.same(sides.map(map.drained), [true, true])
+    client.write('passed, read, ')
+    const bytes = Buffer.alloc(64 * 1024)
+    await until(() => calls.recv(near[0], bytes, 14, linux.MSG_DONTWAIT) === 14)
+    map.took(0, 14)
+    client.write('passed, not read, ')
+    await until(() => !map.isRead(0))
+    t.same(map.release(0), [25, 0], 'what was redirected, and what was received')
+    map.close()
+    closeSockmap(handle)
+    // As after the process's end: nobody has a descriptor of them.
+    client.write('and passed for ever')
+    const size = 4 * MIB
+    const sent = createHash('sha1').update('passed, not read, and passed for ever')
+    const received = createHash('sha1')
+    const flooded = flood(client, size, sent)
+    let count = 0
+    const sockets = createSockets(calls)
+    const read = () => {
+      const size = calls.recv(near[0], bytes, bytes.length, linux.MSG_DONTWAIT)
+      if (size <= 0) return
+      count += size
+      received.update(bytes.subarray(0, size))
+    }
+    const whole = 25 + 37 + size
+    await until(() => {
+      read()
+      return 25 + count === whole
+    })
+    await flooded
+    t.equal(received.digest('hex'), sent.digest('hex'), 'all of it, in order')
+    t.equal(sockets.received(near[0]), whole)
+    client.end()
+    await until(() => calls.recv(near[0], bytes, 1, linux.MSG_DONTWAIT) === 0)
+    t.equal(sockets.received(near[0]), whole, 'a FIN is no byte')
+    sockets.close()
+    t.ok(isMap(calls, id), 'the maps live as long as their sockets')
+    relayed.close(tunnel)
+    await until(() => !isMap(calls, id))
+    t.notOk(isMap(calls, id), 'and no longer')
+  },
+)
 
 t.test('a side whose FIN has come is not taken, and all its bytes are still there', options, async (t) => {
   const relayed = bench(t)

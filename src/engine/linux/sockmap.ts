@@ -86,6 +86,12 @@ export interface Sockmap {
    * closed with passed bytes unread sends a FIN, where any other would send RST: say so with SO_LINGER.
    */
   leave(slot: number): void
+  /**
+   * Of a tunnel whose directions are `user` or `passed`: nothing here knows of it any more, and its slot may be another's. A
+   * passed direction stays as it is, with a program that passes all and counts nothing, for whoever has the descriptors,
+   * until they are closed. Gives for each side what has come on its connection and was redirected or received by now.
+   */
+  release(slot: number): readonly [client: number, origin: number]
   /** Ends this user of the maps; not the maps. */
   close(): void
 }
@@ -259,6 +265,24 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     }
   }
 
+  function release(slot: number): readonly [client: number, origin: number] {
+    const [client, origin] = [slot * 2, slot * 2 + 1]
+    const gone = [goneFrom(client), goneFrom(origin)] as const
+    leave(slot)
+    // A packet that is being judged by the old line is done when the socket's lock was free.
+    for (const side of [client, origin]) sockets.awaitLock(socketOf(side))
+    return gone
+  }
+
+  /** Asked again if a packet has come in between, which only one of the two counts have. */
+  function goneFrom(side: number): number {
+    for (;;) {
+      const passed = field(side, PASSED)
+      const received = sockets.received(socketOf(side))
+      if (field(side, PASSED) === passed) return received - passed + (read[side] as number)
+    }
+  }
+
   function close(): void {
     sockets.close()
     ring.unmap()
@@ -266,5 +290,5 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   }
 
   const told = { ring: handle.ring, events, attend, drained, isRead, bytes }
-  return { ...told, join, give, takeBack, settle, took, leave, close }
+  return { ...told, join, give, takeBack, settle, took, leave, release, close }
 }

@@ -60,6 +60,8 @@ export interface VerdictMaps {
   readonly states: number
   /** Ring buffer: the side's number, when there is something to look at. */
   readonly ring: number
+  /** SOCKHASH: the sockets that the program runs for. */
+  readonly verdicts: number
 }
 
 // Helpers (linux/bpf.h).
@@ -81,9 +83,13 @@ const COOKIE = -8
 const SIDE = -16
 const VERDICT = -24
 
-export function verdictProgram({ peers, sides, states, ring }: VerdictMaps): Buffer {
+export function verdictProgram({ peers, sides, states, ring, verdicts }: VerdictMaps): Buffer {
   return assemble([
     ...findLine(sides, states),
+
+    // Of no use but to be named: a socket has the program, the program its maps, so that they live as long as any socket
+    // in them, whatever becomes of the process that has made them.
+    loadMap(r1, verdicts),
 
     // Behind a packet that was passed, all are.
     load64(r1, r8, PASSED * 8),

@@ -32,20 +32,17 @@ const PROGRESS_TIMEOUT_MS = 1_000
 export interface Drains {
   /** Whether the program is on its way to its end. */
   readonly isDraining: boolean
+  /** Resolves when a second signal says that nothing is to be waited for; not before `ended` is called. */
+  readonly hurried: Promise<void>
   /** Resolves when a signal or an operator has asked for the end, and no worker has a tunnel left. Once. */
   ended(): Promise<DrainCounts>
   /** Resolves when it has begun; what drains already may only be given less time. Throws argument-invalid or process-silent. */
   begin(wanted: DrainWanted): Promise<void>
   /** A newer release is in charge: what is left here ends in its time, and nobody waits for the last of its usage. */
   leave(): void
-  /** What that release asks then: it is to end, and what is left here as well. */
-  readonly remnant: Pick<BeforeAnswers, 'close' | 'draining'>
+  /** That release is to end: what is left here as well. */
+  close(times: CloseTimes): Promise<DrainCounts>
   workers(): Promise<WorkerStatus[]>
-}
-
-/** A worker; or what is left of the release before, which ends with the program. */
-interface Member {
-  readonly wire: Pick<Wire<Pick<BeforeAnswers, 'close' | 'draining' | 'services'>>, 'ask'> | null
 }
 
 export interface DrainParts {
@@ -71,40 +68,41 @@ export function createDrains(parts: DrainParts): Drains {
   const asked = new Promise<DrainCounts>((resolve) => {
     operatorAsks = resolve
   })
+  let hurry: () => void = () => {}
+  const hurried = new Promise<void>((resolve) => {
+    hurry = resolve
+  })
   /** The one that is to be renewed. */
   let leaving: Worker | null = null
   /** What was heard last of those that drain. */
-  const heard = new Map<Member, DrainProgress>()
-  const older: Member = {
-    get wire() {
-      return before()
-    },
-  }
+  const heard = new Map<Worker, DrainProgress>()
 
   async function ended(): Promise<DrainCounts> {
     // An operator's word is no signal: the signal of a service manager that follows it is the first one.
     const { first, second } = twoSignals()
+    void second.then(hurry)
     const signalled = first.then(() => all(usual()))
     const counts = await Promise.race([signalled, asked, second.then(() => all(NOW))])
     lines.drained('all', counts, performance.now() - startedAt)
     return counts
   }
 
-  async function all(
-    times: CloseTimes,
-    members: readonly Member[] = [...workers, older],
-  ): Promise<DrainCounts> {
+  async function all(times: CloseTimes): Promise<DrainCounts> {
     if (starting !== null) delay.abort()
-    starting ??= start(times, members)
+    starting ??= start(times)
     await starting
-    return await watched('all', members, times)
+    // It has no more time than this one, whose end waits for it.
+    before()
+      ?.ask('close', [times], Number.POSITIVE_INFINITY)
+      .catch(() => {})
+    return await watched('all', workers, times)
   }
 
-  async function start(times: CloseTimes, members: readonly Member[]): Promise<void> {
+  async function start(times: DrainTimes): Promise<void> {
     startedAt = performance.now()
     const ms = delayMs()
     stopping(ms + times.drainMs + END_TIMEOUT_MS + 2 * EXIT_TIMEOUT_MS)
-    lines.draining('all', await tunnelsOf(members), ms, times)
+    lines.draining('all', await tunnelsOf(workers), ms, times)
     if (ms > 0) await wait(ms, undefined, { signal: delay.signal }).catch(() => {})
     for (const worker of workers) worker.retire()
     for (const { quiet, close } of sockets()) {
@@ -139,7 +137,7 @@ export function createDrains(parts: DrainParts): Drains {
   }
 
   /** Closes these, and says from time to time how far they are. */
-  async function watched(of: string, some: readonly Member[], times: CloseTimes): Promise<DrainCounts> {
+  async function watched(of: string, some: readonly Worker[], times: CloseTimes): Promise<DrainCounts> {
     const timer = setInterval(async () => {
       const progress = sumOf(await look(some))
       // What is left then is usage that waits for its disk, of which its worker has told.
@@ -151,23 +149,23 @@ export function createDrains(parts: DrainParts): Drains {
   }
 
   /** Whoever has died, or does not answer, has cut what it had. */
-  async function close(member: Member, times: CloseTimes): Promise<DrainCounts> {
+  async function close(worker: Worker, times: CloseTimes): Promise<DrainCounts> {
     const ms = Math.max(times.drainMs, times.usageMs ?? 0)
     const timeoutMs = Math.min(ms + END_TIMEOUT_MS, LONGEST_MS)
     try {
-      return (await member.wire?.ask('close', [times], timeoutMs)) ?? NOTHING
+      return (await worker.wire?.ask('close', [times], timeoutMs)) ?? NOTHING
     } catch (error) {
       lines.trouble(asHeadraceError(error))
-      const { ended, closed, cut, open } = heard.get(member) ?? NOTHING
+      const { ended, closed, cut, open } = heard.get(worker) ?? NOTHING
       return { ended, closed, cut: cut + open }
     }
   }
 
-  async function look(some: readonly Member[]): Promise<DrainProgress[]> {
+  async function look(some: readonly Worker[]): Promise<DrainProgress[]> {
     return await Promise.all(
-      some.map(async (member) => {
-        const progress = await member.wire?.ask('draining', [], PROGRESS_TIMEOUT_MS).catch(() => null)
-        if (progress != null) heard.set(member, progress)
+      some.map(async (worker) => {
+        const progress = await worker.wire?.ask('draining', [], PROGRESS_TIMEOUT_MS).catch(() => null)
+        if (progress != null) heard.set(worker, progress)
         return progress ?? NOTHING
       }),
     )
@@ -178,6 +176,7 @@ export function createDrains(parts: DrainParts): Drains {
       return starting !== null
     },
     ended,
+    hurried,
     async begin({ worker: name, timeoutMs }) {
       const times = timeoutMs === undefined ? usual() : { ...usual(), drainMs: timeoutMs }
       if (name === undefined) return operatorAsks(all(times))
@@ -187,8 +186,8 @@ export function createDrains(parts: DrainParts): Drains {
       }
       await one(worker, times)
     },
-    leave: () => operatorAsks(all({ ...usual(), usageMs: LONGEST_MS }, workers)),
-    remnant: { close: all, draining: async () => sumOf(await look([...workers, older])) },
+    leave: () => operatorAsks(all({ ...usual(), usageMs: LONGEST_MS })),
+    close: all,
     async workers() {
       return await Promise.all(
         workers.map(async (worker) => {
@@ -218,9 +217,9 @@ function sumOf(all: readonly DrainProgress[]): DrainProgress {
 }
 
 /** How many are open; of whoever does not answer, none is known. */
-async function tunnelsOf(members: readonly Member[]): Promise<number> {
+async function tunnelsOf(workers: readonly Worker[]): Promise<number> {
   const answers = await Promise.allSettled(
-    members.map(({ wire }) => wire?.ask('services', [], PROGRESS_TIMEOUT_MS)),
+    workers.map(({ wire }) => wire?.ask('services', [], PROGRESS_TIMEOUT_MS)),
   )
   const records = answers.flatMap((answer) => (answer.status === 'fulfilled' ? (answer.value ?? []) : []))
   return records.reduce((sum, { tunnels }) => sum + tunnels, 0)

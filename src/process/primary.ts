@@ -120,7 +120,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     node: () => upgradeNode(config.file),
     environment: notify.environment,
     identity,
-    operations: createRemnant(fleet, workers, older, () => upgrades.moved, drains.remnant),
+    operations: createRemnant(fleet, workers, older, () => upgrades.moved, drains.close),
     lastState: async () => ({ switched: switches.switched, counted: await totals.gather() }),
     leaveAdmin: async () => await control.wire?.ask('leave', []),
     // The next one listens again.

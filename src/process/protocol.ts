@@ -151,8 +151,8 @@ export interface BeforeAnswers extends Omit<Operations, 'usage'> {
   failed(reason: string): Promise<void>
   /** As of a worker. */
   counters(): Promise<MetricsSnapshot>
+  /** The new release is to end: it has no more time than that. */
   close(times: CloseTimes): Promise<DrainCounts>
-  draining(): Promise<DrainProgress>
 }
 
 export interface Inheritance {

@@ -16,11 +16,11 @@ export function createRemnant(
   workers: readonly Worker[],
   older: () => Wire<BeforeAnswers> | null,
   moved: () => number,
-  drain: Pick<Remnant, 'close' | 'draining'>,
+  close: Remnant['close'],
 ): Remnant {
   return {
     ...fleet,
-    ...drain,
+    close,
     async websockets(id, value, options = {}) {
       const answers = await Promise.allSettled([
         ...workers.map(({ wire }) => wire?.ask('websockets', [id, value, options])),

@@ -27,9 +27,9 @@ export interface Successor {
   kill(): void
   /** It is not told any more, and does not keep this process alive. */
   disown(): void
-  /** From now on what this process gets, that one gets as well. */
+  /** From now on it gets the signals of this process as well. */
   passSignals(): void
-  /** This process does nothing more, and ends as that one does. */
+  /** This process ends as that one does. */
   outlived(): Promise<never>
 }
 
@@ -93,7 +93,9 @@ export async function startSuccessor(parts: SuccessorParts): Promise<Successor> 
       passSignals() {
         for (const signal of PASSED_ON) process.on(signal, () => child.kill(signal))
       },
-      outlived: async () => process.exit(await ended),
+      async outlived() {
+        return process.exit(await ended)
+      },
     }
   } catch (error) {
     child.kill('SIGKILL')

@@ -124,11 +124,16 @@ export interface Edge extends EventEmitter<EdgeEvents>, Operations {
   usageSinceStart(): Readonly<Record<string, Readonly<Amounts>>>
   /**
    * Stops accepting, waits up to `drainMs` for the tunnels to end, and closes the rest, spread over the last `spreadMs` of
-   * it. A second call with less time shortens the wait. Resolves with what became of them.
+   * it; then usage is written. A second call with less time shortens the wait. Resolves with what became of them.
    */
-  close(times?: DrainTimes): Promise<DrainCounts>
+  close(times?: CloseTimes): Promise<DrainCounts>
   /** Null before `close`. */
   readonly draining: DrainProgress | null
+}
+
+export interface CloseTimes extends DrainTimes {
+  /** When the last of usage must be written, for a disk that takes nothing, in ms from now; default: drainMs. */
+  readonly usageMs?: number
 }
 
 export interface Opened extends Pick<ListenerGroup, 'prepare'> {
@@ -271,7 +276,9 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
 
   let usual = usualOf(options)
 
-  async function close(times = usual): Promise<DrainCounts> {
+  async function close(times: CloseTimes = usual): Promise<DrainCounts> {
+    const { usageMs = times.drainMs } = times
+    const usageEndsAt = performance.now() + usageMs
     const lastMs = Math.min(LAST_HANDSHAKES_MS, times.drainMs)
     const closing = Promise.all([...groups].map((group) => group.close(lastMs)))
     groups.clear()
@@ -283,7 +290,7 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     const counts = await drain.finish()
     await (await passing)?.end()
     await closing
-    await usage.close()
+    await usage.close(usageEndsAt - performance.now())
     ledger.close()
     webhook.close()
     metering.close()

@@ -81,6 +81,13 @@ export const operatorErrors = {
     'usage could not be written to the state directory',
     'make room, or mend the disk: until then it is kept in memory, and tried again',
   ],
+  'usage-lost': [
+    null,
+    'operator',
+    'error',
+    'usage was not written, and the process that had it has ended',
+    'add it to the accounts by hand; a disk that is mended while the process waits takes it',
+  ],
   'usage-damaged': [
     null,
     'operator',

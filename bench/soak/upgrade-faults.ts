@@ -107,9 +107,10 @@ export async function upgradeOnFullDisk(stand: Stand): Promise<number> {
   const { code, stderr } = await program.command('upgrade')
   if (code !== 0 && code !== 1) stand.fail(`upgrade with a full disk: ${code} ${stderr.trim()}`)
   await mustOpen(stand, 4, RECONNECT_MS, 'after an upgrade with a full disk')
-  disk.free()
-  // It leaves only then, so that its last usage can be written.
+  // All that it has is over, and its last usage is not written: it stays until it is.
   if (code === 0) await leftBehind(stand, workers, secure)
+  await sleep(stand.options.holdMs)
+  disk.free()
   traffic.isSecureHeld = false
   await restored(stand)
   return traffic.open.length

@@ -125,7 +125,6 @@ export const drainBody = z
 export const service = serviceRecord
 export const services = z.strictObject({ services: z.array(serviceRecord) })
 export const backends = z.strictObject({ backends: z.array(backendRecord) })
-export const workers = z.strictObject({ workers: z.array(workerRecord) })
 export const upgraded = z.strictObject({
   pid: z.int().describe('Of the new release'),
   version: z.string(),
@@ -138,14 +137,14 @@ export const upgraded = z.strictObject({
     .describe('How long the moved tunnels stood still'),
   durationMs: z.number(),
 })
-export const status = z.strictObject({
-  isDraining: z.boolean(),
-  workers: z.array(workerRecord),
-  before: z
-    .strictObject({ pid: count })
-    .nullable()
-    .describe('The release before, while it has tunnels that could not be moved'),
-})
+const before = z
+  .strictObject({ pid: count })
+  .nullable()
+  .describe(
+    'The release before, while it has tunnels that could not be moved, or usage that waits for its disk',
+  )
+export const workers = z.strictObject({ workers: z.array(workerRecord), before })
+export const status = z.strictObject({ isDraining: z.boolean(), ...workers.shape })
 export const readiness = z.strictObject({ status: z.enum(['ready', 'draining', 'no worker accepts']) })
 export const switched = z.strictObject({ ...serviceRecord.shape, ...ended.shape })
 

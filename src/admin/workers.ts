@@ -11,13 +11,13 @@ export const workerRoutes: readonly Route[] = [
     path: '/workers',
     role: 'user',
     dialect: problem,
-    summary: 'The processes that carry tunnels',
+    summary: 'The processes that carry tunnels, and what is left of the release before',
     query: noQuery,
     body: nothing,
     answers: { 200: { what: 'All of them', schema: workers } },
     async handle({ operations }) {
-      const { workers: all } = await operations.status()
-      return { status: 200, json: { workers: all } }
+      const { workers: all, before } = await operations.status()
+      return { status: 200, json: { workers: all, before } }
     },
   }),
   route({

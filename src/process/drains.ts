@@ -6,11 +6,14 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Inherited } from '../accept/inherited.ts'
 import { LONGEST_MS } from '../config/units.ts'
+import type { CloseTimes } from '../edge.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import type { DrainWanted, WorkerStatus } from '../operations.ts'
 import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
 import { NOW } from '../tunnel/drain.ts'
+import type { Wire } from './messages.ts'
+import type { BeforeAnswers } from './protocol.ts'
 import { twoSignals } from './signals.ts'
 import type { Worker } from './workers.ts'
 
@@ -35,11 +38,17 @@ export interface Drains {
   ended(): Promise<DrainCounts>
   /** Resolves when it has begun; what drains already may only be given less time. Throws argument-invalid or process-silent. */
   begin(wanted: DrainWanted): Promise<void>
+  /** A newer release is in charge: what is left here ends in its time, and nobody waits for the last of its usage. */
+  leave(): void
+  /** That release is to end: what is left here as well. */
+  close(times: CloseTimes): Promise<DrainCounts>
   workers(): Promise<WorkerStatus[]>
 }
 
 export interface DrainParts {
   readonly workers: readonly Worker[]
+  /** While there is something left of it. */
+  before(): Wire<BeforeAnswers> | null
   /** These three as the config has them now. */
   sockets(): readonly Inherited[]
   delayMs(): number
@@ -50,7 +59,7 @@ export interface DrainParts {
 }
 
 export function createDrains(parts: DrainParts): Drains {
-  const { workers, sockets, delayMs, times: usual, lines, stopping } = parts
+  const { workers, before, sockets, delayMs, times: usual, lines, stopping } = parts
   /** Of all workers; aborted by whoever does not want to wait for the delay. */
   const delay = new AbortController()
   let starting: Promise<void> | null = null
@@ -78,10 +87,14 @@ export function createDrains(parts: DrainParts): Drains {
     return counts
   }
 
-  async function all(times: DrainTimes): Promise<DrainCounts> {
+  async function all(times: CloseTimes): Promise<DrainCounts> {
     if (starting !== null) delay.abort()
     starting ??= start(times)
     await starting
+    // It has no more time than this one, whose end waits for it.
+    before()
+      ?.ask('close', [times], Number.POSITIVE_INFINITY)
+      .catch(() => {})
     return await watched('all', workers, times)
   }
 
@@ -110,10 +123,10 @@ export function createDrains(parts: DrainParts): Drains {
       leaving = null
       throw error
     }
-    void leave(worker, times)
+    void recycle(worker, times)
   }
 
-  async function leave(worker: Worker, times: DrainTimes): Promise<void> {
+  async function recycle(worker: Worker, times: DrainTimes): Promise<void> {
     const { pid } = worker
     const startedAt = performance.now()
     const counts = await watched(worker.name, [worker], times)
@@ -124,16 +137,21 @@ export function createDrains(parts: DrainParts): Drains {
   }
 
   /** Closes these, and says from time to time how far they are. */
-  async function watched(of: string, some: readonly Worker[], times: DrainTimes): Promise<DrainCounts> {
-    const timer = setInterval(async () => lines.stillDraining(of, sumOf(await look(some))), PROGRESS_MS)
+  async function watched(of: string, some: readonly Worker[], times: CloseTimes): Promise<DrainCounts> {
+    const timer = setInterval(async () => {
+      const progress = sumOf(await look(some))
+      // What is left then is usage that waits for its disk, of which its worker has told.
+      if (progress.open > 0 || progress.leftMs > 0) lines.stillDraining(of, progress)
+    }, PROGRESS_MS)
     const counts = await Promise.all(some.map((worker) => close(worker, times)))
     clearInterval(timer)
     return sumOf(counts.map((each) => ({ ...NOTHING, ...each })))
   }
 
   /** Whoever has died, or does not answer, has cut what it had. */
-  async function close(worker: Worker, times: DrainTimes): Promise<DrainCounts> {
-    const timeoutMs = Math.min(times.drainMs + END_TIMEOUT_MS, LONGEST_MS)
+  async function close(worker: Worker, times: CloseTimes): Promise<DrainCounts> {
+    const ms = Math.max(times.drainMs, times.usageMs ?? 0)
+    const timeoutMs = Math.min(ms + END_TIMEOUT_MS, LONGEST_MS)
     try {
       return (await worker.wire?.ask('close', [times], timeoutMs)) ?? NOTHING
     } catch (error) {
@@ -168,6 +186,8 @@ export function createDrains(parts: DrainParts): Drains {
       }
       await one(worker, times)
     },
+    leave: () => operatorAsks(all({ ...usual(), usageMs: LONGEST_MS })),
+    close: all,
     async workers() {
       return await Promise.all(
         workers.map(async (worker) => {

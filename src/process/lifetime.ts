@@ -129,7 +129,7 @@ export function createLifetime(parts: LifetimeParts): Lifetime {
     await upgrades.leave()
     // Those that the other one does not go on with, for good.
     for (const { address, leave, close } of sockets()) release.kept.includes(address) ? leave() : close()
-    await drains.begin({})
+    drains.leave()
     await ending
     // The one before this may have tunnels, which are asked for through this one.
     await before?.gone

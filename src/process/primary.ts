@@ -100,6 +100,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const fleet = createFleet(workers, { services: configured, switches, spikes, totals, before: older })
   const drains = createDrains({
     workers,
+    before: older,
     // Those that a newer release goes on with are not closed.
     sockets: () => (standing.isSucceeded ? [] : sockets),
     delayMs: () => config.drainDelayMs,
@@ -119,7 +120,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     node: () => upgradeNode(config.file),
     environment: notify.environment,
     identity,
-    operations: createRemnant(fleet, workers, older, () => upgrades.moved),
+    operations: createRemnant(fleet, workers, older, () => upgrades.moved, drains.close),
     lastState: async () => ({ switched: switches.switched, counted: await totals.gather() }),
     leaveAdmin: async () => await control.wire?.ask('leave', []),
     // The next one listens again.

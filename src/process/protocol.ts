@@ -8,6 +8,7 @@
 import type { Legacy } from '../accept/inherited.ts'
 import type { SocketHandle } from '../accept/listener.ts'
 import type { Problem } from '../config/problems.ts'
+import type { CloseTimes } from '../edge.ts'
 import type { Claims } from '../gate/claims.ts'
 import type { Seated } from '../gate/ledger.ts'
 import type { CountedRate } from '../gate/rates.ts'
@@ -15,7 +16,7 @@ import type { Crossing } from '../gate/seats.ts'
 import type { MetricsSnapshot } from '../observe/metrics.ts'
 import type { Operations, ProgramStatus, Reloading, Upgrading } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
-import type { DrainCounts, DrainProgress, DrainTimes } from '../tunnel/drain.ts'
+import type { DrainCounts, DrainProgress } from '../tunnel/drain.ts'
 import type { Given } from './handover-giver.ts'
 import type { Returned } from './return.ts'
 
@@ -73,8 +74,8 @@ export interface WorkerAnswers extends Operations, Reloadable<ReloadOrders, void
   counters(): Promise<MetricsSnapshot>
   /** Accepts for its neighbour as well, or does not any more. */
   cover(isNeeded: boolean): Promise<void>
-  /** Resolves when all its tunnels are over. A second one with less time shortens the wait. */
-  close(times: DrainTimes): Promise<DrainCounts>
+  /** Resolves when all its tunnels are over, and its usage is written. A second one with less time shortens the wait. */
+  close(times: CloseTimes): Promise<DrainCounts>
   /** How far that is; also before. */
   draining(): Promise<DrainProgress>
 
@@ -150,6 +151,8 @@ export interface BeforeAnswers extends Omit<Operations, 'usage'> {
   failed(reason: string): Promise<void>
   /** As of a worker. */
   counters(): Promise<MetricsSnapshot>
+  /** The new release is to end: it has no more time than that. */
+  close(times: CloseTimes): Promise<DrainCounts>
 }
 
 export interface Inheritance {

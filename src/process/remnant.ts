@@ -16,9 +16,11 @@ export function createRemnant(
   workers: readonly Worker[],
   older: () => Wire<BeforeAnswers> | null,
   moved: () => number,
+  close: Remnant['close'],
 ): Remnant {
   return {
     ...fleet,
+    close,
     async websockets(id, value, options = {}) {
       const answers = await Promise.allSettled([
         ...workers.map(({ wire }) => wire?.ask('websockets', [id, value, options])),

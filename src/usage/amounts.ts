@@ -47,6 +47,13 @@ export function add(to: Amounts, more: Readonly<Amounts>): void {
   for (const name of AMOUNTS) to[name] += more[name]
 }
 
+/** For people. */
+export function textOf(amounts: Readonly<Amounts>): string {
+  const { connections, minutes, clientToOrigin, originToClient, headToOrigin, headToClient } = amounts
+  const bytes = `${clientToOrigin} + ${originToClient} bytes, heads of ${headToOrigin} + ${headToClient}`
+  return `${connections} connections, ${minutes} minutes, ${bytes}`
+}
+
 /** Adds to the sums of a service. */
 export function addTo(sums: Map<string, Amounts>, { service, amounts }: Delta): void {
   let known = sums.get(service)

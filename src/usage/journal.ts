@@ -27,7 +27,7 @@ export interface Journal {
   /** From now on it is the journal's to write. At once if possible, or else when `flush` is called again. */
   put(batch: Batch): void
   /** What was put and is not in a file yet. */
-  readonly queue: readonly Batch[]
+  readonly unwritten: readonly Batch[]
   /** How many files were opened. */
   readonly opened: number
   /** Of the file that is open, or about to be; null if none is. */
@@ -36,7 +36,9 @@ export interface Journal {
   flush(): Promise<void>
   /** Makes durable what is in the file. */
   sync(): Promise<void>
-  /** `sync`, and leaves the file. */
+  /** In a file that was left, and perhaps not on the disk. */
+  readonly uncertain: readonly Batch[]
+  /** `sync`, and leaves the file, also if it rejects. */
   close(): Promise<void>
 }
 
@@ -54,6 +56,7 @@ interface OpenFile {
 }
 
 const EMPTY = Buffer.alloc(0)
+const LINE_FEED = 10
 
 export function createJournal(folder: string, writer: string, rollSize = ROLL_SIZE): Journal {
   let queue: Batch[] = []
@@ -62,6 +65,7 @@ export function createJournal(folder: string, writer: string, rollSize = ROLL_SI
   let opened = 0
   /** True from when the first batch of the queue is in the tail. */
   let isFormatted = false
+  let uncertain: Batch[] = []
 
   async function flush(): Promise<void> {
     if (file !== null) await write(file)
@@ -78,7 +82,7 @@ export function createJournal(folder: string, writer: string, rollSize = ROLL_SI
 
   async function fileFor(month: string): Promise<OpenFile> {
     const isFull = file !== null && file.end + file.tail.length >= rollSize
-    if (file !== null && !isFormatted && (isFull || file.month !== month)) await close()
+    if (file !== null && !isFormatted && (isFull || file.month !== month)) await leave()
     if (file !== null) return file
     const created = await create(folder, month, writer, (name) => {
       path = name
@@ -106,11 +110,12 @@ export function createJournal(folder: string, writer: string, rollSize = ROLL_SI
   async function lose({ handle, month, unsynced, path: lost }: OpenFile): Promise<never> {
     queue = [{ month, deltas: unsynced }, ...queue]
     file = null
+    isFormatted = false
     await handle.close()
     throw new Error(`${lost} was removed`)
   }
 
-  async function close(): Promise<void> {
+  async function leave(): Promise<void> {
     await sync()
     const left = file
     file = null
@@ -118,10 +123,50 @@ export function createJournal(folder: string, writer: string, rollSize = ROLL_SI
     await left?.handle.close()
   }
 
+  async function close(): Promise<void> {
+    const left = file
+    if (left === null) return
+    try {
+      if (isFormatted) await keepWhole(left)
+      await leave()
+    } finally {
+      if (file === left) await abandon(left)
+    }
+  }
+
+  /** Of a batch that was written in part, whole lines stay in the file; the rest is in the queue only. */
+  async function keepWhole(left: OpenFile): Promise<void> {
+    const kept = left.tail.subarray(0, left.tail.subarray(0, left.written).lastIndexOf(LINE_FEED) + 1)
+    await left.handle.truncate(left.end + kept.length)
+    const all = [...left.unsynced, ...(queue[0]?.deltas ?? [])]
+    queue = [...unwritten()]
+    isFormatted = false
+    left.tail = kept
+    left.written = kept.length
+    left.unsynced = all.slice(0, linesIn(kept))
+  }
+
+  async function abandon({ handle, month, unsynced: deltas }: OpenFile): Promise<void> {
+    uncertain = [{ month, deltas }]
+    file = null
+    path = null
+    await handle.close().catch(() => {})
+  }
+
+  function unwritten(): readonly Batch[] {
+    const [first, ...rest] = queue
+    if (file === null || first === undefined || !isFormatted) return queue
+    const count = linesIn(file.tail.subarray(0, file.written)) - file.unsynced.length
+    return [{ ...first, deltas: first.deltas.slice(Math.max(0, count)) }, ...rest]
+  }
+
   return {
     put: (batch) => void queue.push(batch),
-    get queue() {
-      return queue
+    get unwritten() {
+      return unwritten()
+    },
+    get uncertain() {
+      return uncertain
     },
     get opened() {
       return opened
@@ -146,6 +191,12 @@ async function write(file: OpenFile): Promise<void> {
     )
     file.written += bytesWritten
   }
+}
+
+function linesIn(bytes: Buffer): number {
+  let count = 0
+  for (let at = bytes.indexOf(LINE_FEED); at !== -1; at = bytes.indexOf(LINE_FEED, at + 1)) count += 1
+  return count
 }
 
 function linesOf({ deltas }: Batch, place: string): Buffer {

@@ -3,11 +3,13 @@
 // whatever was not written stays where it is until it can be.
 
 import { mkdir } from 'node:fs/promises'
+import { setTimeout as pause } from 'node:timers/promises'
 import { HeadraceError } from '../errors.ts'
-import type { Delta } from './amounts.ts'
-import { addTo, nothing } from './amounts.ts'
+import type { Amounts, Delta } from './amounts.ts'
+import { addTo, textOf } from './amounts.ts'
 import { fold } from './fold.ts'
 import { isWriter, namesIn } from './folder.ts'
+import type { Batch } from './journal.ts'
 import { createJournal } from './journal.ts'
 import type { Lock } from './lock.ts'
 import { hold } from './lock.ts'
@@ -21,8 +23,8 @@ export interface Store {
   open(): Promise<void>
   /** The month of all writers, and what is not in a file yet of this one. */
   read(month: string): Promise<Month>
-  /** Writes the last of it, and says what is lost if that can't be. A second call is the first. */
-  close(): Promise<void>
+  /** See Usage. */
+  close(withinMs: number): Promise<void>
 }
 
 /** A quarter of what a SIGKILL may cost: a timer may be late, and writing takes its time. */
@@ -30,6 +32,8 @@ const WRITE_MS = 250
 const WRITES_PER_SYNC = 4
 /** An hour. */
 const WRITES_PER_FOLD = (60 * 60 * 1_000) / WRITE_MS
+/** Who waits for longer does so for good. */
+const DAY_MS = 24 * 60 * 60 * 1_000
 
 export function createStore(
   folder: string,
@@ -49,6 +53,8 @@ export function createStore(
   let writing = Promise.resolve()
   let folding = Promise.resolve()
   let opened = 0
+  /** Until when the last of it is tried again. */
+  let endsAt = Number.POSITIVE_INFINITY
   /** The disk's error that was told and is not over. */
   let told = ''
   const toldOnce = new Set<string>()
@@ -132,9 +138,8 @@ export function createStore(
     return found
   }
 
-  function unwritten(month?: string): Delta[] {
-    const batches = journal.queue.filter((batch) => month === undefined || batch.month === month)
-    return batches.flatMap(({ deltas }) => deltas)
+  function unwritten(month: string): Delta[] {
+    return journal.unwritten.filter((batch) => batch.month === month).flatMap(({ deltas }) => deltas)
   }
 
   function tellOnce(detail: string): void {
@@ -145,30 +150,54 @@ export function createStore(
 
   async function stop(): Promise<void> {
     await opening?.catch(() => {})
+    await writeAll()
+    if (told !== '') await outwait()
     clearInterval(timer)
     await folding
-    meter.tick()
-    isSyncDue = true
-    await write()
     await journal.close().catch(complain)
-    sayWhatIsLost()
+    takeAll()
+    sayAll(journal.unwritten, 'is lost')
+    sayAll(journal.uncertain, 'may be lost: it is in the journal, and perhaps not on the disk')
     const left = lock
     lock = null
     await left?.release().catch(complain)
   }
 
-  function sayWhatIsLost(): void {
-    const lost = new Map([['', nothing()]])
-    for (const { amounts } of unwritten()) addTo(lost, { service: '', amounts })
-    const { connections, minutes, clientToOrigin, originToClient } = lost.get('') ?? nothing()
-    if (connections + minutes + clientToOrigin + originToClient === 0) return
-    const bytes = clientToOrigin + originToClient
-    tell(
-      new HeadraceError(
-        'usage-unwritten',
-        `${minutes} minutes and ${bytes} bytes are lost with this process`,
-      ),
-    )
+  async function writeAll(): Promise<void> {
+    meter.tick()
+    isSyncDue = true
+    await write()
+  }
+
+  /** The disk's error may pass. The timer goes on meanwhile. */
+  async function outwait(): Promise<void> {
+    if (leftMs() <= 0) return
+    const limit = leftMs() > DAY_MS ? '' : `, for ${Math.ceil(leftMs() / 1_000)} s at most`
+    const what = `${folder}: ${told}: process ${process.pid} waits for the disk before it ends${limit}`
+    tell(new HeadraceError('usage-unwritten', what))
+    while (told !== '' && leftMs() > 0) {
+      await pause(Math.min(WRITE_MS, leftMs()))
+      await writeAll()
+    }
+  }
+
+  function leftMs(): number {
+    return endsAt - performance.now()
+  }
+
+  function takeAll(): void {
+    for (let batch = meter.take(); batch !== null; batch = meter.take()) journal.put(batch)
+  }
+
+  /** For whoever keeps the accounts: by month and service. */
+  function sayAll(batches: readonly Batch[], what: string): void {
+    const sums = new Map<string, Amounts>()
+    for (const { month, deltas } of batches) {
+      for (const { service, amounts } of deltas) addTo(sums, { service: `${month} ${service}`, amounts })
+    }
+    for (const [whose, amounts] of sums) {
+      tell(new HeadraceError('usage-lost', `${folder}: ${whose}: ${textOf(amounts)}: ${what}`))
+    }
   }
 
   return {
@@ -177,7 +206,8 @@ export function createStore(
       return opening
     },
     read,
-    close() {
+    close(withinMs) {
+      endsAt = Math.min(endsAt, performance.now() + withinMs)
       closing ??= stop()
       return closing
     },

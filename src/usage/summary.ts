@@ -2,7 +2,7 @@
 // It is replaced as a whole, so that a reader sees the one before or the one after: written beside, synced, renamed.
 // Two lines: JSON, and its checksum.
 
-import { open, readFile, rename } from 'node:fs/promises'
+import { open, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Amounts } from './amounts.ts'
 import { codeOf, placeOf, SUMMARY, syncFolder } from './folder.ts'
@@ -53,13 +53,23 @@ export async function readSummary(folder: string, month: string): Promise<Summar
 export async function writeSummary(folder: string, month: string, summary: Summary): Promise<void> {
   const inside = join(folder, month)
   const json = JSON.stringify(summary)
-  const handle = await open(join(inside, TEMPORARY), 'w')
   try {
-    await handle.writeFile(`${json}\n${checksum(placeOf(month, SUMMARY), json)}\n`)
+    await writeDurably(join(inside, TEMPORARY), `${json}\n${checksum(placeOf(month, SUMMARY), json)}\n`)
+  } catch (error) {
+    // On a full disk the journals need the room.
+    await rm(join(inside, TEMPORARY), { force: true })
+    throw error
+  }
+  await rename(join(inside, TEMPORARY), join(inside, SUMMARY))
+  await syncFolder(inside)
+}
+
+async function writeDurably(path: string, text: string): Promise<void> {
+  const handle = await open(path, 'w')
+  try {
+    await handle.writeFile(text)
     await handle.sync()
   } finally {
     await handle.close()
   }
-  await rename(join(inside, TEMPORARY), join(inside, SUMMARY))
-  await syncFolder(inside)
 }

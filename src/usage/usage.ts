@@ -39,8 +39,11 @@ export interface Usage {
   report(month?: string, service?: string): Promise<UsageReport>
   /** What this process has counted since it started, by service. */
   sinceStart(): Readonly<Record<string, Readonly<Amounts>>>
-  /** Writes the last of it. A second call is the first. */
-  close(): Promise<void>
+  /**
+   * Writes the last of it. If the disk does not take it, tries again for so long, in ms, and then says what is lost. A second call
+   * is the first; it can only give it less time.
+   */
+  close(withinMs: number): Promise<void>
 }
 
 export function createUsage(options: UsageOptions, tell: (trouble: HeadraceError) => void): Usage {
@@ -78,7 +81,7 @@ export function createUsage(options: UsageOptions, tell: (trouble: HeadraceError
       meter.tick()
       return meter.totals()
     },
-    close: async () => await store?.close(),
+    close: async (withinMs) => await store?.close(withinMs),
   }
 }
 

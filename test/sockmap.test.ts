@@ -13,8 +13,12 @@ import { probeSockmap } from '../src/engine/linux/probe.ts'
 import { createSockets } from '../src/engine/linux/sockets.ts'
 import { BOUND, JOINED, type Sockmap, useSockmap } from '../src/engine/linux/sockmap.ts'
 import * as linux from '../src/linux/libc.ts'
+import { sockaddrOf } from '../src/linux/sockaddr.ts'
 
 const MIB = 1024 * 1024
+/** <bits/socket_type.h>, and a flag of TCP. */
+const SOCK_RAW = 3
+const ACK = 0x10
 const SLOTS = 64
 /** What the sockets of one direction can hold in loopback besides: four buffers, as large as the system lets them grow. */
 const BUFFERS = largestBuffers()
@@ -207,6 +211,40 @@ async function firstEvents({ events }: Bench): Promise<[fd: number, mask: number
   return seen
 }
 
+/** What a sender does that has not heard of `old` bytes and puts new ones behind them: a packet of its connection, by a raw socket. */
+function sendAgain(calls: linux.Libc, far: Socket, near: number, payload: Buffer, old: number): void {
+  const sockets = createSockets(calls)
+  const header = Buffer.alloc(20)
+  header.writeUInt16BE(far.localPort as number, 0)
+  header.writeUInt16BE(far.remotePort as number, 2)
+  header.writeUInt32BE((sockets.nextReceived(near) - old) >>> 0, 4)
+  header.writeUInt32BE(sockets.nextReceived(fdOf(far)), 8)
+  header.writeUInt16BE((5 << 12) | ACK, 12)
+  header.writeUInt16BE(512, 14)
+  sockets.close()
+  const segment = Buffer.concat([header, payload])
+  const pseudo = Buffer.from([127, 0, 0, 1, 127, 0, 0, 1, 0, linux.IPPROTO_TCP, 0, 0])
+  pseudo.writeUInt16BE(segment.length, 10)
+  segment.writeUInt16BE(checksum(Buffer.concat([pseudo, segment])), 16)
+  const raw = calls.socket(linux.AF_INET, SOCK_RAW, linux.IPPROTO_TCP)
+  const address = sockaddrOf(calls, { address: '127.0.0.1', port: 0 })
+  calls.connect(raw, address, address.length)
+  if (calls.send(raw, segment, segment.length, 0) !== segment.length) throw new Error('nothing was sent')
+  calls.close(raw)
+}
+
+/** RFC 1071. */
+function checksum(bytes: Buffer): number {
+  let sum = 0
+  for (const [at, byte] of bytes.entries()) sum += at % 2 === 0 ? byte << 8 : byte
+  while (sum > 0xffff) sum = (sum >>> 16) + (sum & 0xffff)
+  return ~sum & 0xffff
+}
+
+function fdOf(socket: Socket): number {
+  return (socket as unknown as { _handle: { fd: number } })._handle.fd
+}
+
 /** The kernel's number for a map. */
 function idOf(map: number): number {
   return Number(/map_id:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${map}`, 'latin1'))?.[1])
@@ -275,7 +313,7 @@ t.test('a busy tunnel joined: what comes in that moment is not lost', options, a
   const relayed = bench(t)
   const tunnel = await relayed.tunnel()
   const { client, origin, sides, near } = tunnel
-  const { fd } = (client as unknown as { _handle: { fd: number } })._handle
+  const fd = fdOf(client)
   const { epoll_ctl } = relayed.calls
   let count = 0
   // A packet after each look for bytes that are there, and before the socket is put into the map.
@@ -482,7 +520,7 @@ t.test('bytes and a FIN in the moment of being taken back', options, async (t) =
   client.write('redirected ')
   await until(() => relayed.map.drained(sides[0]) && relayed.map.bytes(sides[0]) === 11)
   // Synchronously: what the far end sends is there when send(2) is back.
-  const { fd } = (client as unknown as { _handle: { fd: number } })._handle
+  const fd = fdOf(client)
   const last = Buffer.from('last words')
   relayed.map.takeBack(sides[0])
   relayed.calls.send(fd, last, last.length, linux.MSG_DONTWAIT)
@@ -560,6 +598,32 @@ t.test(
     t.notOk(isMap(calls, id), 'and no longer')
   },
 )
+
+for (const old of [1, 4_095, 4_096, 30_000]) {
+  t.test(`a packet whose first ${old} bytes have come before, redirected and passed`, options, async (t) => {
+    const relayed = bench(t)
+    const { calls, map } = relayed
+    const head = randomBytes(30_000)
+    const fresh = randomBytes(1_000)
+    for (const isPassed of [false, true]) {
+      const tunnel = await relayed.tunnel()
+      const { client, origin, near, sides } = tunnel
+      t.equal(relayed.join(tunnel), JOINED | 3)
+      const atOrigin = reader(origin)
+      const isOver = () => atOrigin.bytes >= head.length + fresh.length
+      if (isPassed) map.takeBack(sides[0])
+      const relaying = isPassed ? relay(relayed, tunnel, 0, isOver) : null
+      client.write(head)
+      await until(() => atOrigin.bytes === head.length)
+      sendAgain(calls, client, near[0], Buffer.concat([head.subarray(head.length - old), fresh]), old)
+      await until(isOver)
+      await relaying
+      t.equal(atOrigin.bytes, head.length + fresh.length)
+      t.equal(atOrigin.hash(), createHash('sha1').update(head).update(fresh).digest('hex'))
+      t.equal(map.bytes(sides[0]), isPassed ? 0 : atOrigin.bytes)
+    }
+  })
+}
 
 t.test('a side whose FIN has come is not taken, and all its bytes are still there', options, async (t) => {
   const relayed = bench(t)

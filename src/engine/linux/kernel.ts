@@ -61,6 +61,8 @@ export class Kernel implements Watcher, Orders {
   /** Slots that were used before and are free. */
   readonly #free: number[] = []
   #size = 0
+  /** Slots that will not be used again, see `release` in sockmap.ts. */
+  #retired = 0
   /** Bytes that the kernel has moved from a side; null without sockmap. */
   #redirected: ((side: number) => number) | null = null
   /** Resolves when the relay's thread has loaded what it needs, while there were descriptors; rejects if it can't. */
@@ -217,7 +219,7 @@ export class Kernel implements Watcher, Orders {
       this.calls.close(this.tables.descriptors[side] as number)
       this.tables.descriptors[side] = -1
     }
-    this.#give(splicing.slot)
+    this.#give(splicing.slot, carried.clientAhead !== null || carried.originAhead !== null)
     this.#wishes.passOn(splicing, onward)
   }
 
@@ -294,7 +296,7 @@ export class Kernel implements Watcher, Orders {
 
   /** How many more there is room for. */
   get room(): number {
-    return this.isRunning ? this.tables.slots - this.#size : 0
+    return this.isRunning ? this.tables.slots - this.#size - this.#retired : 0
   }
 
   order(order: Order): void {
@@ -313,9 +315,10 @@ export class Kernel implements Watcher, Orders {
     splicing?.over(word)
   }
 
-  #give(slot: number): void {
+  #give(slot: number, isRetired = false): void {
     this.#open[slot] = undefined
-    this.#free.push(slot)
+    if (isRetired) this.#retired += 1
+    else this.#free.push(slot)
     this.#size -= 1
     if (this.#size === 0) this.#worker.unref()
   }

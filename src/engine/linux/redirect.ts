@@ -7,9 +7,9 @@
 // was redirected. Nobody tells when that has left, so such directions are asked now and then; it is never long, since
 // what is redirected never waits for a window (sockmap.ts). A direction doesn't go back, and doesn't touch the other one.
 //
-// A tunnel that leaves this relay for another one, of this process or of the next release, is taken back first. Its sockets
-// keep the program, which passes everything from then on and counts nothing: ORPHANED. Whether all that was passed has been
-// read is asked of the socket then: what has come on it, less what had gone from it before the tunnel's first byte.
+// A tunnel that leaves this relay for one of another process is taken back first. Its sockets keep the program, which passes
+// all, and the program its maps; over there such a side is ORPHANED. Whether all that was passed has been read is asked of the
+// socket then: what has come on it, less what had gone from it before the tunnel's first byte.
 
 import type { Sockets } from './sockets.ts'
 import type { Sockmap } from './sockmap.ts'
@@ -76,13 +76,15 @@ const KERNEL = 2
 const LEAVING = 3
 /** Read with recv only (sockmap.ts). */
 const PASSED = 4
-/** The same, and not known to this relay's maps. */
+/** The same, by maps of another process. */
 const ORPHANED = 5
 
 const POLL_MS = 1
 
 export function createRedirect(sockets: Sockets, slots: number, hooks: RedirectHooks): Redirect {
   const ways = new Uint8Array(slots * 2)
+  /** By slot: it is in the maps. */
+  const joined = new Uint8Array(slots)
   const aheads = new Map<number, number>()
   let maps: Sockmap | null = null
   /** Not drained, or not read to the end, when they were asked last. */
@@ -92,12 +94,15 @@ export function createRedirect(sockets: Sockets, slots: number, hooks: RedirectH
     const [client = -1, origin = -1] = hooks.descriptors.subarray(slot * 2, slot * 2 + 2)
     const taken = maps?.join(slot, client, origin) ?? 0
     if (taken === 0) return false
+    joined[slot] = 1
     ways[slot * 2] = taken & 1 ? KERNEL : USER
     ways[slot * 2 + 1] = taken & 2 ? KERNEL : USER
     return true
   }
 
   function adopt(side: number, ahead: number): void {
+    // It is passed already where it only comes back to the relay that has released it.
+    if (ways[side] !== NONE) return
     ways[side] = ORPHANED
     aheads.set(side, ahead)
   }
@@ -108,10 +113,15 @@ export function createRedirect(sockets: Sockets, slots: number, hooks: RedirectH
     const canLeave = [client, origin].map((side) => isDrained(side) && !isLost(side))
     if (canLeave.includes(false)) return null
     const moved = [bytes(client), bytes(origin)] as const
-    const gone = isInMaps(slot) ? maps?.release(slot) : undefined
-    const left = [aheadOf(client, moved[0], gone?.[0]), aheadOf(origin, moved[1], gone?.[1])] as const
-    forget(slot)
-    return left
+    const gone = joined[slot] === 1 ? maps?.release(slot) : undefined
+    for (const side of [client, origin]) {
+      waiting.delete(side)
+      if (ways[side] === USER) ways[side] = NONE
+    }
+    const result = [aheadOf(client, moved[0], gone?.[0]), aheadOf(origin, moved[1], gone?.[1])] as const
+    // Nothing of it is passed: the maps' part in it is over.
+    if (ways[client] === NONE && ways[origin] === NONE) leave(slot)
+    return result
   }
 
   /** `moved`: bytes by the kernel, which count as the relay's from here on; `gone`: see Sockmap's `release`. */
@@ -203,17 +213,9 @@ export function createRedirect(sockets: Sockets, slots: number, hooks: RedirectH
     return ways[side] === NONE || ways[side] === ORPHANED ? 0 : (maps?.bytes(side) ?? 0)
   }
 
-  /** Both sides are, or none. */
-  function isInMaps(slot: number): boolean {
-    return [slot * 2, slot * 2 + 1].some((side) => ways[side] === USER || isCounted(side))
-  }
-
   function leave(slot: number): void {
-    if (isInMaps(slot)) maps?.leave(slot)
-    forget(slot)
-  }
-
-  function forget(slot: number): void {
+    if (joined[slot] === 1) maps?.leave(slot)
+    joined[slot] = 0
     for (const side of [slot * 2, slot * 2 + 1]) {
       waiting.delete(side)
       aheads.delete(side)

@@ -12,10 +12,14 @@ import {
   SIOCOUTQ,
   SO_COOKIE,
   SO_RCVLOWAT,
+  SO_REUSEADDR,
   SO_SNDBUFFORCE,
   SOL_SOCKET,
   TCP_INFO,
   TCP_NOTSENT_LOWAT,
+  TCP_QUEUE_SEQ,
+  TCP_REPAIR,
+  TCP_REPAIR_QUEUE,
 } from '../../linux/libc.ts'
 
 /** struct tcp_info as far as it is read (linux/tcp.h), as words of 64 bits; the first byte is the state. */
@@ -25,6 +29,11 @@ const BYTES_RECEIVED = 16
 
 /** Their other end's FIN has come (net/tcp_states.h): TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING. */
 const STATES_AFTER_FIN = [6, 7, 8, 9, 11]
+
+/** Of TCP_REPAIR, and of TCP_REPAIR_QUEUE (linux/tcp.h); off without a probe of the other end's window. */
+const REPAIR_ON = 1
+const REPAIR_OFF = -1
+const RECEIVE_QUEUE = 1
 
 /** More than any buffer: tcp_notsent_lowat of the system, if it is small, would be a second bound. */
 const NO_LOW_WATER = new Int32Array([2 ** 31 - 1])
@@ -40,6 +49,8 @@ export interface Sockets {
   unacknowledged(fd: number): number
   /** All that it was ever given to send. */
   written(fd: number): number
+  /** TCP's number of the byte that is to arrive next; needs CAP_NET_ADMIN. */
+  nextReceived(fd: number): number
   /** All that has ever arrived on it, in order, whoever has read it. */
   received(fd: number): number
   /** In bytes, which the kernel doubles; over the system's limits, which CAP_NET_ADMIN allows (socket(7)). */
@@ -100,9 +111,31 @@ export function createSockets(calls: Libc): Sockets {
     }
   }
 
+  /**
+   * By what is there to move connections to other machines (TCP_REPAIR, net/ipv4/tcp.c). It is over before anything is sent or
+   * received by this thread, the only one that may; what it does to SO_REUSEADDR is undone.
+   */
+  function nextReceived(fd: number): number {
+    size[0] = 4
+    calls.getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, value, size)
+    const reuse = value[0] as number
+    setOption(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_ON)
+    setOption(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, RECEIVE_QUEUE)
+    size[0] = 4
+    calls.getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, value, size)
+    const next = (value[0] as number) >>> 0
+    setOption(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF)
+    setOption(fd, SOL_SOCKET, SO_REUSEADDR, reuse)
+    return next
+  }
+
+  function setOption(fd: number, level: number, name: number, number: number): void {
+    value[0] = number
+    calls.setsockopt(fd, level, name, value, 4)
+  }
+
   function setSendBuffer(fd: number, size: number): void {
-    value[0] = size
-    calls.setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, value, 4)
+    setOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, size)
     calls.setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NO_LOW_WATER, 4)
   }
 
@@ -117,8 +150,7 @@ export function createSockets(calls: Libc): Sockets {
 
   function tellReader(fd: number): void {
     // tcp_set_rcvlowat does, whatever the value.
-    value[0] = 1
-    calls.setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, value, 4)
+    setOption(fd, SOL_SOCKET, SO_RCVLOWAT, 1)
   }
 
   const close = () => void calls.close(epoll)
@@ -129,6 +161,7 @@ export function createSockets(calls: Libc): Sockets {
     unacknowledged,
     written,
     received,
+    nextReceived,
     setSendBuffer,
     isEmpty,
     tellReader,

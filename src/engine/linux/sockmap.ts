@@ -25,7 +25,7 @@ import { createBpf } from './bpf.ts'
 import type { SockmapHandle } from './maps.ts'
 import { mapMemory, mapRing } from './ring.ts'
 import { createSockets, mostReceived } from './sockets.ts'
-import { BYTES, CEILING, COST, FIELDS, LIMIT, NOTICE, PASSED, TOLD } from './verdict.ts'
+import { BYTES, CEILING, COST, FIELDS, LIMIT, NEXT, NOTICE, PASSED, TOLD } from './verdict.ts'
 
 /** What a direction may keep unacknowledged in the kernel: payload, and PACKET_COST for each packet. */
 export const BOUND = 1024 * 1024
@@ -87,9 +87,9 @@ export interface Sockmap {
    */
   leave(slot: number): void
   /**
-   * Of a tunnel whose directions are `user` or `passed`: nothing here knows of it any more, and its slot may be another's. A
-   * passed direction stays as it is, with a program that passes all and counts nothing, for whoever has the descriptors,
-   * until they are closed. Gives for each side what has come on its connection and was redirected or received by now.
+   * Of a tunnel whose directions are `user` or `passed`, and stay so: whoever gets its descriptors needs nothing of this. But
+   * the program goes on with its line, so that the slot must not be another's before they are closed. Gives for each side what
+   * has come on its connection and was redirected or received by now.
    */
   release(slot: number): readonly [client: number, origin: number]
   /** Ends this user of the maps; not the maps. */
@@ -184,7 +184,11 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   function give(side: number): boolean {
     const fd = socketOf(side)
     // What waits on the other side already would come on top of the bound.
-    if (sockets.unacknowledged(socketOf(side ^ 1)) > STEP || !sockets.isEmpty(fd)) return false
+    if (sockets.unacknowledged(socketOf(side ^ 1)) > STEP) return false
+    const next = sockets.nextReceived(fd)
+    // All before `next` has been read, and nothing has come after it.
+    if (!sockets.isEmpty(fd)) return false
+    setField(side, NEXT, next)
     base[side] = sockets.written(socketOf(side ^ 1))
     markBytes[side] = 0
     markCost[side] = 0
@@ -267,11 +271,12 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
 
   function release(slot: number): readonly [client: number, origin: number] {
     const [client, origin] = [slot * 2, slot * 2 + 1]
-    const gone = [goneFrom(client), goneFrom(origin)] as const
-    leave(slot)
-    // A packet that is being judged by the old line is done when the socket's lock was free.
-    for (const side of [client, origin]) sockets.awaitLock(socketOf(side))
-    return gone
+    for (const side of [client, origin]) {
+      // Nobody may be left who would move it.
+      setField(side, CEILING, Number.MAX_SAFE_INTEGER)
+      setField(side, BYTES, 0)
+    }
+    return [goneFrom(client), goneFrom(origin)]
   }
 
   /** Asked again if a packet has come in between, which only one of the two counts have. */

@@ -164,7 +164,9 @@ export interface Upgraded {
 export interface WorkerStatus {
   readonly name: string
   readonly pid: number | null
-  readonly state: ChildState
+  readonly state: WorkerState
+  /** For how long it has not answered; null: it does, or there is no process that could. */
+  readonly silentMs: number | null
   /** How often it had to be replaced. */
   readonly restarts: number
   /** How far its tunnels are on their way to their end; null unless it drains. */
@@ -173,6 +175,9 @@ export interface WorkerStatus {
 
 /** waiting: it has died, and is started again in a moment. */
 export type ChildState = 'starting' | 'running' | 'waiting' | 'stopped'
+
+/** silent: it runs, and does not answer. It accepts nobody; kernel engines go on moving the bytes of its tunnels. */
+export type WorkerState = ChildState | 'silent'
 
 interface Parts {
   /** Those of now. */

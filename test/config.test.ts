@@ -122,6 +122,7 @@ t.test('what is left out has its default', (t) => {
       stateDirectory: '/etc/headrace/state',
     },
     workers: availableParallelism(),
+    silentTimeoutMs: null,
     drainDelayMs: 0,
     runAs: null,
     admin: null,
@@ -212,7 +213,7 @@ engine: warp
 
 t.test('what is no config at all is told, too', (t) => {
   const keys =
-    'write keys and values: listeners, services, limits, engine, workers, upgrade, drainTimeout, drainSpread, drainDelay, user, group, stateDirectory, admin, rateStore, webhook, log, reload'
+    'write keys and values: listeners, services, limits, engine, workers, upgrade, silentTimeout, drainTimeout, drainSpread, drainDelay, user, group, stateDirectory, admin, rateStore, webhook, log, reload'
   const nowhere = 'listeners: nowhere to listen; write such as listeners: [{ address: 127.0.0.1:8080 }]'
   t.strictSame(
     complaints(() => read(SERVICES)),

@@ -332,7 +332,7 @@ t.test('lives of workers that end between and within scrapes count once', async 
     headrace_dial_seconds: [{ labels: SERVED, value, buckets: [value, 0] }],
   })
   const life = (answer: () => Promise<MetricsSnapshot>) => ({ ask: answer, cut() {} })
-  const worker = (wire: unknown) => ({ name: 'worker-0', restarts: 0, wire }) as never
+  const worker = (wire: unknown) => ({ name: 'worker-0', restarts: 0, wire, silence: { ms: null } }) as never
   const workers: never[] = [worker(life(async () => told(5)))]
   const totals = createTotals(workers)
   const sums = ({
@@ -388,7 +388,8 @@ t.test('a worker that dies before anybody has scraped keeps what it had counted 
     setImmediate(looked)
     return told
   }
-  const workers = [{ name: 'worker-0', restarts: 0, wire: { ask, cut() {} } as unknown }]
+  const wire = { ask, cut() {} } as unknown
+  const workers = [{ name: 'worker-0', restarts: 0, wire, silence: { ms: null } }]
   const totals = createTotals(workers as never)
   totals.watch()
   // The watch keeps no process alive.

@@ -45,22 +45,29 @@ t.test(
   },
 )
 
-t.test('it is not called alive while a worker hangs, and is again after it', async (t) => {
+t.test('it is not called alive while all workers hang, and is again after it', async (t) => {
   const origin = await startOrigin(t, { answer: echo })
   const name = `@headrace-test-${process.pid}`
   const manager = startManager(t, name)
   const environment = { NOTIFY_SOCKET: name, WATCHDOG_USEC: '200000' }
   const fleet = await startFleet(t, chatConfig(origin.address), { how: { environment } })
   await manager.tells(/^WATCHDOG=1$/)
-  const [{ pid } = { pid: 0 }] = await workersOf(fleet)
-  process.kill(pid, 'SIGSTOP')
-  const stoppedAt = manager.told.length
-  t.match(await fleet.says('trouble'), [{ code: 'process-silent', error: /worker-0 did not answer/ }])
-  const meanwhile = manager.told.slice(stoppedAt).filter((line) => line === 'WATCHDOG=1')
-  t.ok(meanwhile.length <= 1, 'at most the one that was on its way')
-  process.kill(pid, 'SIGCONT')
-  const continuedAt = manager.told.length
-  while (!manager.told.slice(continuedAt).includes('WATCHDOG=1')) await manager.tells(/^WATCHDOG=1$/)
+  const [first, second] = await workersOf(fleet)
+  const tellsAgain = async (wanted: RegExp) => {
+    const before = manager.told.filter((line) => wanted.test(line)).length
+    while (manager.told.filter((line) => wanted.test(line)).length === before) await manager.tells(wanted)
+  }
+  process.kill(first?.pid ?? 0, 'SIGSTOP')
+  await tellsAgain(/^STATUS=0 tunnels open; worker-0 is silent$/)
+  await tellsAgain(/^WATCHDOG=1$/)
+  process.kill(second?.pid ?? 0, 'SIGSTOP')
+  const both = /^STATUS=0 tunnels open; worker-0, worker-1 are silent$/
+  await tellsAgain(both)
+  const silentAt = manager.told.length
+  for (let count = 0; count < 3; count += 1) await tellsAgain(both)
+  t.notOk(manager.told.slice(silentAt).includes('WATCHDOG=1'))
+  for (const { pid } of [first, second].flatMap((one) => one ?? [])) process.kill(pid, 'SIGCONT')
+  await tellsAgain(/^WATCHDOG=1$/)
   t.ok(await echoes(await fleet.open(), 'alive'))
 })
 

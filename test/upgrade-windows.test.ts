@@ -1,91 +1,16 @@
 // What happens while some tunnels are the new release's already, some are on their way, and the others are still to come.
 
-import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import { chatConfig, gone, workersOf } from './support/control.ts'
-import type { Releases } from './support/releases.ts'
-import { copyOfRelease, live, speaker, startPlayer, startReleases, talkers } from './support/releases.ts'
-import type { Speaker } from './support/stream.ts'
-
-/** Of one worker in batches of these; those that are opened first are in the first. */
-const TUNNELS = 60
-const [ONE, TWO] = [16, 32]
-const FIRST = 10
-
-interface Stand {
-  readonly fleet: Releases
-  readonly all: readonly Speaker[]
-  /** Of those that go first. */
-  readonly ids: readonly string[]
-  /** What the next release does, in JavaScript, when it gets the batch `count`, and when it has said that it is its own. */
-  breaks(came: string, mine?: string): void
-  mend(): void
-  /** The next release takes a batch when it may. */
-  gate(): Gate
-}
-
-interface Gate {
-  came(count: number): Promise<void>
-  may(count: number): void
-}
-
-async function startStand(t: Test, more = 'workers: 1\n'): Promise<Stand> {
-  const origin = await startPlayer(t)
-  const { folder, script } = copyOfRelease(t)
-  const fleet = await startReleases(t, chatConfig(origin.address, more), { script })
-  const first = await talkers(t, fleet, FIRST)
-  const ids = (await listed(fleet)).map(({ id }) => id)
-  const all = [...first, ...(await talkers(t, fleet, TUNNELS - FIRST))]
-  const path = join(folder, 'dist/process/handover-taker.js')
-  const whole = readFileSync(path, 'utf8')
-
-  function breaks(came: string, mine = ''): void {
-    const counting = 'const count = (globalThis.batches ?? 0) + 1; globalThis.batches = count'
-    const changed = [
-      ["case 'batch':", counting, came],
-      ["say({ kind: 'mine' });", 'const count = globalThis.batches', mine],
-    ].reduce((text, [place = '', first, more]) => {
-      const [before, after, ...others] = text.split(place)
-      if (after === undefined || others.length > 0) throw new Error(`the taker is another one: ${place}`)
-      return `${before}${place} { ${first}; ${more} }${after}`
-    }, whole)
-    writeFileSync(path, changed)
-  }
-
-  function gate(): Gate {
-    const file = (count: number | string) => join(folder, `may-${count}`)
-    breaks(`
-      console.log(JSON.stringify({ msg: 'batch ' + count + ' has come' }))
-      const { existsSync } = process.getBuiltinModule('node:fs')
-      const word = new Int32Array(new SharedArrayBuffer(4))
-      while (!existsSync(${JSON.stringify(file(''))} + count)) Atomics.wait(word, 0, 0, 5)`)
-    return {
-      came: async (count) => void (await fleet.says(`batch ${count} has come`)),
-      may: (count) => writeFileSync(file(count), ''),
-    }
-  }
-
-  return { fleet, all, ids, breaks, mend: () => writeFileSync(path, whole), gate }
-}
+import type { Stand } from './support/batches.ts'
+import { failing, listed, ONE, startStand, TUNNELS, TWO } from './support/batches.ts'
+import { gone, workersOf } from './support/control.ts'
+import { live, speaker } from './support/releases.ts'
 
 /** It kills itself at that batch. */
 const diesAt = (batch: number) => `if (count === ${batch}) process.kill(process.pid, 'SIGKILL')`
-
-async function listed(fleet: Releases): Promise<readonly { readonly id: string }[]> {
-  const { json } = await fleet.control('/tunnels?limit=1000')
-  return (json as { readonly tunnels: { readonly id: string }[] }).tunnels
-}
-
-/** Why it was given up. */
-async function failing(fleet: Releases): Promise<string> {
-  return await fleet.upgrade().then(
-    () => 'it did not fail',
-    (error: Error) => error.message,
-  )
-}
 
 /** So many are over with a worker of the new release; all others talk as before, and the next one takes over. */
 async function loses(t: Test, { fleet, all, mend }: Stand, count: number): Promise<void> {

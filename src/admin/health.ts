@@ -1,10 +1,14 @@
 // For load balancers and probes: they have no token.
 
 import { z } from 'zod'
+import type { WorkerStatus } from '../operations.ts'
 import { problem } from './problem.ts'
 import type { Route } from './route.ts'
 import { route } from './route.ts'
 import { noQuery, nothing, readiness } from './schemas.ts'
+
+/** Whoever restarts the program ends all its tunnels, which kernel engines may still move: a hang of so long is no hiccup. */
+const DEAD_MS = 30_000
 
 const plain = { query: noQuery, body: nothing, dialect: problem } as const
 
@@ -15,8 +19,17 @@ export const healthRoutes: readonly Route[] = [
     path: '/healthz',
     role: null,
     summary: 'Whether the program is alive',
-    answers: { 200: { what: 'It is', schema: z.string() } },
-    handle: async () => ({ status: 200, text: 'ok\n', type: 'text/plain; charset=utf-8' }),
+    answers: {
+      200: { what: 'It is', schema: z.string() },
+      503: { what: `No worker has answered for ${DEAD_MS / 1_000} s`, schema: z.string() },
+    },
+    async handle({ operations }) {
+      const { workers } = await operations.status()
+      const type = 'text/plain; charset=utf-8'
+      return isDead(workers)
+        ? { status: 503, text: 'no worker answers\n', type }
+        : { status: 200, text: 'ok\n', type }
+    },
   }),
   route({
     ...plain,
@@ -38,3 +51,8 @@ export const healthRoutes: readonly Route[] = [
     },
   }),
 ]
+
+/** One of several is no reason: the others accept for it. */
+export function isDead(workers: readonly WorkerStatus[]): boolean {
+  return workers.length > 0 && workers.every(({ silentMs }) => (silentMs ?? 0) >= DEAD_MS)
+}

@@ -110,7 +110,8 @@ const drainProgress = z.strictObject({
 const workerRecord = z.strictObject({
   name: z.string(),
   pid: count.nullable(),
-  state: z.enum(['starting', 'running', 'waiting', 'stopped']),
+  state: z.enum(['starting', 'running', 'silent', 'waiting', 'stopped']),
+  silentMs: count.nullable().describe('For how long it has not answered; null: it does'),
   restarts: count,
   drain: drainProgress.nullable().describe('How far its tunnels are; null: it does not drain'),
 })

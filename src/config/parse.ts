@@ -38,6 +38,8 @@ export interface Config {
   readonly edge: EdgeOptions
   /** How many processes carry tunnels. */
   readonly workers: number
+  /** After which a silent worker is killed; null: never. */
+  readonly silentTimeoutMs: number | null
   /** How long the program still accepts when it is asked to stop. */
   readonly drainDelayMs: number
   /** Null: as whoever starts it. */
@@ -71,6 +73,7 @@ export function parseConfig(input: ConfigInput, context: ParseContext = {}): Con
     edge: edgeOptions(config, folder, context),
     workers:
       config.workers === undefined || config.workers === 'auto' ? availableParallelism() : config.workers,
+    silentTimeoutMs: config.silentTimeout ?? null,
     drainDelayMs: config.drainDelay ?? 0,
     runAs: config.user === undefined ? null : { user: config.user, group: config.group },
     admin: adminOptions(config, folder),

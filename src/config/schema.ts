@@ -280,6 +280,11 @@ export const configSchema = section({
     })
     .optional()
     .describe('How a new release takes over'),
+  silentTimeout: duration(1)
+    .optional()
+    .describe(
+      'After which a worker that does not answer is killed and replaced, which ends its tunnels; default: never',
+    ),
   drainTimeout: duration(0).optional().describe('What a shutdown waits for tunnels to end; default 60s'),
   drainSpread: duration(0)
     .optional()

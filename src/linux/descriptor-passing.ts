@@ -7,6 +7,7 @@ import {
   EAGAIN,
   ECONNRESET,
   EINTR,
+  EPOLLHUP,
   EPOLLOUT,
   ETOOMANYREFS,
   MSG_CMSG_CLOEXEC,
@@ -14,6 +15,7 @@ import {
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   SCM_RIGHTS,
+  SHUT_RD,
   SOL_SOCKET,
 } from './libc.ts'
 import type { Loop, Watcher } from './loop.ts'
@@ -56,6 +58,7 @@ export class Passage implements Watcher {
   #outgoing: Envelope | null = null
   #waiting: Waiting[] = []
   #isClosed = false
+  #isDeaf = false
 
   /** Throws an Error if it can't be watched. */
   constructor(loop: Loop, fd: number, reader: LetterReader) {
@@ -78,7 +81,19 @@ export class Passage implements Watcher {
     return this.#waiting.length === 0
   }
 
+  /**
+   * The other side can say nothing more, whenever it tries (EPIPE, unix(7)); what it has said is read before this returns. It
+   * still hears, and its end is still told.
+   */
+  deafen(): void {
+    if (this.#isClosed || this.#isDeaf) return
+    this.#isDeaf = true
+    this.#loop.calls.shutdown(this.#fd, SHUT_RD)
+    this.#read()
+  }
+
   ready(events: number): void {
+    if (this.#isDeaf && events & EPOLLHUP) this.close()
     if (events & EPOLLOUT) this.#flush()
     this.#read()
   }
@@ -118,6 +133,7 @@ export class Passage implements Watcher {
         this.#reader.letter(this.#incoming.letter(size))
         continue
       }
+      if (size === 0 && this.#isDeaf) return
       const error = size === 0 ? 0 : calls.errno()
       if (error === EAGAIN) return
       // It comes before what the other side has said, if that side has left something unread.

@@ -76,6 +76,7 @@ export const METRICS = {
   ),
   headrace_event_loop_delay_seconds: gauge('How late the event loop is', ['worker', 'statistic'], 'max'),
   headrace_worker_up: gauge('1 if the worker has answered this scrape', ['worker'], 'max'),
+  headrace_worker_silent_seconds: gauge('For how long it has not answered; 0: it does', ['worker'], 'max'),
   headrace_worker_restarts_total: counter('How often it had to be replaced', ['worker']),
   headrace_worker_cpu_seconds_total: counter('CPU time of all its threads', ['worker', 'mode']),
   headrace_worker_memory_bytes: gauge('Memory of the process', ['worker', 'kind'], 'sum'),

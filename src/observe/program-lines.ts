@@ -34,6 +34,10 @@ export interface ProgramLines {
   died(name: string, pid: number | undefined, why: string, inARow: number, againInMs: number | null): void
   replaced(name: string, pid: number): void
   failed(name: string, error: HeadraceError): void
+  /** It has had so many tunnels, and has not answered for so long. */
+  silent(name: string, pid: number | null, silentMs: number, tunnels: number): void
+  answers(name: string, pid: number | null, silentMs: number): void
+  killed(name: string, pid: number, silentMs: number): void
   /** `of`: a worker, or all. */
   draining(of: string, tunnels: number, delayMs: number, times: DrainTimes): void
   stillDraining(of: string, progress: DrainProgress): void
@@ -90,6 +94,16 @@ export function createProgramLines(level: string): ProgramLines {
     },
     failed(process, { code, message, remedy }) {
       log.error({ process, code, error: message, remedy }, 'a process could not start')
+    },
+    silent(process, pid, silentMs, tunnels) {
+      const remedy = `see what its handler does; headrace drain --worker ${process} replaces it, and ends its tunnels`
+      log.warn({ process, pid, silentMs, tunnels, remedy }, 'a worker is silent')
+    },
+    answers(process, pid, silentMs) {
+      log.warn({ process, pid, silentMs }, 'a worker answers again')
+    },
+    killed(process, pid, silentMs) {
+      log.error({ process, pid, silentMs }, 'a worker was silent for too long, and is killed')
     },
     draining(of, tunnels, delayMs, { drainMs, spreadMs }) {
       log.info({ of, tunnels, delayMs, drainMs, spreadMs: Math.min(spreadMs, drainMs) }, 'draining')

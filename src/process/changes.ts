@@ -8,6 +8,7 @@ const SETTINGS: Readonly<Record<string, (config: Config) => unknown>> = {
   limits: ({ edge }) => edge.limits,
   log: ({ edge }) => edge.log,
   webhook: ({ edge }) => edge.webhook,
+  silentTimeout: ({ silentTimeoutMs }) => silentTimeoutMs,
   drainTimeout: ({ edge }) => edge.drainTimeoutMs,
   drainSpread: ({ edge }) => edge.drainSpreadMs,
   drainDelay: ({ drainDelayMs }) => drainDelayMs,

@@ -193,8 +193,9 @@ export function createDrains(parts: DrainParts): Drains {
         workers.map(async (worker) => {
           const isLeaving = starting !== null || worker === leaving
           const [drain = null] = isLeaving ? await look([worker]) : []
-          const { name, pid, state, restarts } = worker
-          return { name, pid, state, restarts, drain }
+          const { name, pid, restarts } = worker
+          const { ms: silentMs } = worker.silence
+          return { name, pid, state: silentMs === null ? worker.state : 'silent', silentMs, restarts, drain }
         }),
       )
     },

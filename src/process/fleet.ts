@@ -11,12 +11,12 @@ import type { ServiceOptions } from '../service/service.ts'
 import type { BackendStatus } from '../service/status.ts'
 import type { Switches } from '../service/switch.ts'
 import { mergePages } from '../tunnel/listing.ts'
-import type { Child } from './child.ts'
 import type { Wire } from './messages.ts'
-import type { BeforeAnswers, WorkerAnswers } from './protocol.ts'
+import type { BeforeAnswers } from './protocol.ts'
 import type { Totals } from './totals.ts'
+import type { Worker } from './workers.ts'
 
-export type Workers = readonly Child<WorkerAnswers, unknown>[]
+export type Workers = readonly Pick<Worker, 'wire' | 'silence'>[]
 
 /** What the primary keeps for all of them. */
 export interface Kept {
@@ -29,27 +29,37 @@ export interface Kept {
   before(): Wire<BeforeAnswers> | null
 }
 
-/** A worker that dies while it is asked is left out: what it had is gone with it. */
+/**
+ * A worker that dies while it is asked is left out: what it had is gone with it. So is a silent one, unless it is to do
+ * something: what is known of the others is told at once.
+ */
 export function createFleet(
   workers: Workers,
   { services, switches, spikes, totals, before }: Kept,
 ): Omit<Operations, 'usage'> {
-  const living = () => {
+  const living = (some: Workers) => {
     const release = before()
-    const lines: (Pick<Wire<BeforeAnswers>, 'ask'> | null)[] = workers.map(({ wire }) => wire)
+    const lines: (Pick<Wire<BeforeAnswers>, 'ask'> | null)[] = some.map(({ wire }) => wire)
     return [...lines, release].flatMap((line) => (line === null ? [] : [line]))
   }
+  const everybody = () => living(workers)
+  /** If all are silent, that is what there is to tell. */
+  const answering = () => {
+    const able = living(workers.filter(({ silence }) => silence.ms === null))
+    return able.length === 0 ? everybody() : able
+  }
 
-  /** Rejects with process-silent if one that lives does not answer. */
-  async function askAll<Name extends Exclude<keyof Operations, 'usage'>>(
+  /** Rejects with process-silent if one of `meant` does not answer, and is among them still. */
+  async function askEach<Name extends Exclude<keyof Operations, 'usage'>>(
+    meant: typeof everybody,
     name: Name,
     given: Parameters<Operations[Name]>,
   ): Promise<Awaited<ReturnType<Operations[Name]>>[]> {
-    const asked = living()
+    const asked = meant()
     const answers = await Promise.allSettled(asked.map((wire) => wire.ask(name, given as never)))
     return answers.flatMap((answer, at) => {
       if (answer.status === 'fulfilled') return [answer.value as Awaited<ReturnType<Operations[Name]>>]
-      if (living().some((wire) => wire === asked[at])) throw answer.reason
+      if (meant().some((wire) => wire === asked[at])) throw answer.reason
       return []
     })
   }
@@ -64,24 +74,25 @@ export function createFleet(
       const switching = last.then(async () => {
         knownService(ids(), id)
         const { websockets: before } = await switches.set(id, value)
-        const answers = await askAll('websockets', [id, value, options])
+        const answers = await askEach(everybody, 'websockets', [id, value, options])
         return { service: id, before, after: switches.state(id), ended: sum(answers, ({ ended }) => ended) }
       })
       last = switching.catch(() => {})
       return switching
     },
     async tunnels(query = {}) {
-      return mergePages(await askAll('tunnels', [query]), query)
+      return mergePages(await askEach(answering, 'tunnels', [query]), query)
     },
     async find(id) {
-      const found = await askAll('find', [id])
+      const found = await askEach(answering, 'find', [id])
       return found.find((record) => record !== null) ?? null
     },
     async end(meant, how = 'fin') {
-      return sum(await askAll('end', [meant, how]), (count) => count)
+      // One that is asked for by its id was found before: not with a silent one.
+      return sum(await askEach('id' in meant ? answering : everybody, 'end', [meant, how]), (count) => count)
     },
     async services() {
-      const [first = [], ...more] = await askAll('services', [])
+      const [first = [], ...more] = await askEach(answering, 'services', [])
       const merge = (record: ServiceRecord): ServiceRecord => ({
         ...record,
         tunnels: sum([first, ...more], (all) => all.find(({ id }) => id === record.id)?.tunnels ?? 0),
@@ -90,14 +101,14 @@ export function createFleet(
       return first.map(merge)
     },
     async backends() {
-      const [first = [], ...more] = await askAll('backends', [])
+      const [first = [], ...more] = await askEach(answering, 'backends', [])
       // In the moment of a reload one worker may have what another has not.
       const isSame = (one: BackendStatus) => (other: BackendStatus) =>
         one.service === other.service && one.name === other.name
       return first.map((one) => more.map((records) => records.find(isSame(one))).reduce(mergeBackend, one))
     },
     async gates() {
-      const [first = [], ...more] = await askAll('gates', [])
+      const [first = [], ...more] = await askEach(answering, 'gates', [])
       const merge = (one: GateReport): GateReport => {
         const all = [
           one,
@@ -115,7 +126,7 @@ export function createFleet(
       const states = ids().flatMap((id) => spikes(id) ?? [])
       return mergeSnapshots([await totals.gather(), spikeSeries(states)])
     },
-    activity: async () => (await askAll('activity', [])).flat(),
+    activity: async () => (await askEach(answering, 'activity', [])).flat(),
   }
 }
 

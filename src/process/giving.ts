@@ -1,5 +1,6 @@
 // The tunnels of all workers go to those of the new release: steps 2 and 3 of upgrade.ts.
 
+import { setTimeout as pause } from 'node:timers/promises'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import { wireOf } from './child.ts'
 import type { Given, Share } from './handover-giver.ts'
@@ -47,6 +48,14 @@ export interface GivingParts {
 /** Each step of the workers, in ms: with 100,000 tunnels of one worker some seconds. */
 const STEP_TIMEOUT_MS = 30_000
 
+/** Whoever has asked for the upgrade waits, and nobody else may ask: one that hangs does it later. */
+const SETTLE_TIMEOUT_MS = 2_000
+
+/** A worker that does not answer for so long gives no more, until it goes on. */
+const HANG_MS = 10_000
+/** How often it is looked whether it does. */
+const LOOK_MS = 250
+
 /** What a new release that has gone may take to give back what it has. */
 const REGAIN_TIMEOUT_MS = 10_000
 
@@ -59,6 +68,7 @@ interface Part {
 
 export function createGiving({ workers, counted, isOver, trouble: tell }: GivingParts): Giving {
   let doors: readonly Place[] = []
+  /** Of those that give: what a silent one has stays with it. */
   const doorOf = new Map<Worker, Place>()
   /** Whoever was behind it has died, or is not to be trusted with more. */
   const closed = new Set<Place>()
@@ -71,11 +81,13 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
   async function open(all: readonly Place[]): Promise<void> {
     doors = all
     closed.clear()
-    await each((worker, at) => lead(worker, all[at % all.length] as Place))
+    doorOf.clear()
+    const able = workers.filter(({ silence }) => silence.ms === null)
+    await each(able, (worker, at) => lead(worker, all[at % all.length] as Place))
   }
 
   async function offer(): Promise<number> {
-    return sum(await each((worker) => wireOf(worker).ask('offer', [], STEP_TIMEOUT_MS)))
+    return sum(await each([...doorOf.keys()], (worker) => wireOf(worker).ask('offer', [], STEP_TIMEOUT_MS)))
   }
 
   /**
@@ -84,10 +96,11 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
    */
   async function give(): Promise<Outcome> {
     const parts: Part[] = []
-    for (const worker of workers) {
+    for (const worker of [...doorOf.keys()]) {
       const trouble = await giveOf(worker, parts)
       if (trouble === null) continue
-      if (!isCarried(parts)) return outcomeOf(parts, trouble)
+      // A release with a worker that hangs is none to go on with.
+      if (!isCarried(parts) || parts.some(({ given }) => given.isSilent)) return outcomeOf(parts, trouble)
       tell(new HeadraceError('process-silent', trouble))
     }
     return outcomeOf(parts, isOver() ? 'the program is to end' : null)
@@ -97,16 +110,35 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
   async function giveOf(worker: Worker, parts: Part[]): Promise<string | null> {
     while (!isOver()) {
       // One that dies takes its tunnels along, but for those that are given.
-      const given = await worker.wire?.ask('giveAway', [], Number.POSITIVE_INFINITY).catch(() => undefined)
+      const given = await answered(worker)
       const door = doorOf.get(worker)
       if (given === undefined || door === undefined) return null
       parts.push({ worker, door, given })
       counted(given.counted)
-      if (given.trouble === null) return null
+      if (given.trouble === null || given.isSilent) return given.trouble
       closed.add(door)
       if (!isCarried(parts) || !(await leadElsewhere(worker))) return given.trouble
     }
     return null
+  }
+
+  /** Undefined: it has died, or hangs. What it gives when it goes on counts. */
+  async function answered(worker: Worker): Promise<Given | undefined> {
+    let isOver = false
+    const asked = worker.wire?.ask('giveAway', [], Number.POSITIVE_INFINITY).then(
+      (given) => {
+        if (isOver) counted(given.counted)
+        return given
+      },
+      () => undefined,
+    )
+    const hangs = async () => {
+      while (!isOver && (worker.silence.ms ?? 0) < HANG_MS) await pause(LOOK_MS)
+      return undefined
+    }
+    const given = await Promise.race([asked, hangs()])
+    isOver = true
+    return given
   }
 
   async function leadElsewhere(worker: Worker): Promise<boolean> {
@@ -130,13 +162,18 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
   function outcomeOf(parts: readonly Part[], trouble: string | null): Outcome {
     const shares = parts.flatMap(({ door, given }) => (closed.has(door) ? [] : given.shares))
     const last = new Map(parts.map(({ worker, given }) => [worker, given.stayed]))
+    const silent = workers.filter((worker) => !last.has(worker))
+    const stayed = sum([...last.values(), ...silent.map(({ silence }) => silence.tunnels)])
     const given = sum(parts.map((part) => tunnelsIn(part.given.shares) + part.given.lost))
-    return { shares, lost: given - tunnelsIn(shares), stayed: sum([...last.values()]), trouble }
+    return { shares, lost: given - tunnelsIn(shares), stayed, trouble }
   }
 
   /** Rejects with what the first of them has thrown, when all are done. */
-  async function each<Value>(ask: (worker: Worker, at: number) => Promise<Value>): Promise<Value[]> {
-    const answers = await Promise.allSettled(workers.map(async (worker, at) => await ask(worker, at)))
+  async function each<Value>(
+    some: readonly Worker[],
+    ask: (worker: Worker, at: number) => Promise<Value>,
+  ): Promise<Value[]> {
+    const answers = await Promise.allSettled(some.map(async (worker, at) => await ask(worker, at)))
     return answers.map((answer) => {
       if (answer.status === 'rejected') throw answer.reason
       return answer.value
@@ -151,7 +188,9 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
       await Promise.allSettled(workers.map(({ wire }) => wire?.ask('giveUp', [mayEnd])))
     },
     async settle() {
-      await Promise.allSettled(workers.map(({ wire }) => wire?.ask('settle', [])))
+      await Promise.allSettled(
+        [...doorOf.keys()].map(({ wire }) => wire?.ask('settle', [], SETTLE_TIMEOUT_MS)),
+      )
     },
     async regain() {
       const asked = workers.map(({ wire }) => wire?.ask('regain', [REGAIN_TIMEOUT_MS], REGAIN_TIMEOUT_MS * 2))
@@ -162,6 +201,7 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
       return {
         tunnels: sum(back.map(({ tunnels }) => tunnels)),
         counted: back.flatMap(({ counted }) => counted),
+        silent: [...new Set(back.flatMap(({ silent }) => silent))],
       }
     },
   }

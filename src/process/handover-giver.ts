@@ -29,6 +29,8 @@ export interface Given {
   readonly stayed: number
   /** Why it came to an end before the last of them: these go on here. Null: it did not. */
   readonly trouble: string | null
+  /** The other side lives, and did not answer. */
+  readonly isSilent: boolean
 }
 
 interface Parts {
@@ -50,6 +52,12 @@ export interface Giver {
   settle(): void
   /** The other side has gone. */
   readonly isAlone: boolean
+  /** The other side has not answered in time, and gets no more. It has duplicates of these until it goes on. */
+  readonly isSilent: boolean
+  /** Of the other side. */
+  readonly pid: number
+  /** With all that the other side has. */
+  end(): void
 }
 
 /** So many tunnels in a letter: two descriptors each. */
@@ -81,6 +89,7 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   let isHalted = false
   let hasMoved = false
   let isSettled = false
+  let isSilent = false
   let changed: () => void = () => {}
   const passage = new Passage(loop, fd, {
     letter(letter) {
@@ -109,7 +118,11 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
         changed = () => {}
         reject(new Error(`the worker of the new release ${why}`))
       }
-      const timer = setTimeout(fail, timeoutMs, `has not said ${kind} within ${timeoutMs} ms`)
+      const tooLate = () => {
+        isSilent = true
+        fail(`(process ${peer.pid}) has not said ${kind} within ${timeoutMs} ms`)
+      }
+      const timer = setTimeout(tooLate, timeoutMs)
       changed = () => {
         const at = arrived.findIndex((one) => one.kind === kind)
         const [found] = at === -1 ? [] : arrived.splice(at, 1)
@@ -123,7 +136,7 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   }
 
   async function offer(): Promise<number> {
-    if (isHalted) return 0
+    if (isHalted || isSilent) return 0
     handover.share(true)
     const fresh = handover.movable().filter(({ facts }) => !offered.has(facts.id))
     for (let at = 0; at < fresh.length && !isFull; at += OFFER_COUNT) {
@@ -168,10 +181,12 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
       (error: Error) => error.message,
     )
     say({ kind: 'drop' })
-    handover.share(false)
+    // It has duplicates until it hears that.
+    if (isClosed || !isSilent) handover.share(false)
     if (isSettled) forget()
     const stuck = handover.movable().filter((tunnel) => isFull || isHalted || meant.has(tunnel))
-    return { ...given, stayed: handover.immovable() + stuck.length, trouble }
+    const stayed = handover.immovable() + stuck.length
+    return { ...given, stayed, trouble, isSilent: isSilent && !isClosed }
   }
 
   /** Rejects with the reason why the rest stays. */
@@ -232,12 +247,13 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
         () => null,
         (error: Error) => error,
       )
-    // One that has tunnels already is not killed for being slow.
-    const refusal = await heard(isNeeded() ? LONGEST_MS : ANSWER_TIMEOUT_MS)
+    const refusal = await heard(ANSWER_TIMEOUT_MS)
     if (refusal === null || isClosed) return refusal
-    endPeer()
-    // What it has said before it was killed still arrives.
-    return (await heard(LONGEST_MS)) === null ? null : refusal
+    // One that has tunnels already is not killed for being slow: it gets no more.
+    if (isNeeded()) passage.deafen()
+    else endPeer()
+    // What it has said before still counts; of whoever is killed it arrives with its end.
+    return (await heard(isNeeded() ? 0 : LONGEST_MS)) === null ? null : refusal
   }
 
   function isNeeded(): boolean {
@@ -280,6 +296,11 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
     get isAlone() {
       return isClosed
     },
+    get isSilent() {
+      return isSilent && !isClosed
+    },
+    pid: peer.pid,
+    end: endPeer,
   }
 }
 

@@ -9,8 +9,8 @@
 //   end, of one that is not its own      ──▶    ends it
 //   drop, at last                        ──▶    closes what it holds and has not got
 //
-// Up to `mine` the giver can take a batch back: whoever dies or is silent before has never touched it. A letter is JSON in one
-// line, and bytes behind it.
+// Up to `mine` the giver can take a batch back: whoever dies before has never touched it, and whoever is silent can't say it
+// any more (`deafen`), and hears `drop` when it goes on. A letter is JSON in one line, and bytes behind it.
 
 import type { Identity, Progress } from '../handover.ts'
 

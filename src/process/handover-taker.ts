@@ -76,13 +76,11 @@ function takeFrom(
   closed: () => void,
 ): Taking {
   const offered = new Map<string, Offered>()
-  let isOver = false
   let isEnding = false
   let beginning = Promise.resolve()
   const passage = new Passage(loop, fd, {
     letter: take,
     closed() {
-      isOver = true
       drop()
       closed()
     },
@@ -137,7 +135,8 @@ function takeFrom(
     // The other one must know before the first byte is moved here.
     while (!passage.isSent) {
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
-      if (isOver) return
+      // It has gone, or has taken them back since this one was silent.
+      if (batch.some(([id]) => !offered.has(id))) return
     }
     for (const [id] of batch) offered.delete(id)
     say({ kind: 'begun', at: await handover.adopt(arriving) })

@@ -72,7 +72,7 @@ export function createLifetime(parts: LifetimeParts): Lifetime {
     // Behind whatever the program says of the addresses.
     setImmediate(() => {
       notify.ready()
-      watchdog = startWatchdog(workers, notify, () => drains.isDraining, lines.trouble)
+      watchdog = startWatchdog(workers, notify, () => drains.isDraining)
       if (first !== undefined) lines.engine(first.engine.name, first.engine.reason, workers.length)
       if (address !== null) lines.admin(address)
     })

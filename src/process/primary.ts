@@ -90,7 +90,8 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const files = watchFiles(reloadUnasked)
   const { settled } = reloads
   const hosts = createHosts({ [LEDGER]: ledger })
-  const parts = { setting, settled, isStandby, identity, switches, hosts, watch, lines }
+  const silentTimeoutMs = () => config.silentTimeoutMs
+  const parts = { setting, settled, isStandby, identity, switches, hosts, watch, silentTimeoutMs, lines }
   const workers = startWorkers(config.workers, parts)
   const older = () => (standing.isInCharge ? (before?.wire ?? null) : null)
   const configured = () => config.edge.services

@@ -21,13 +21,19 @@ export interface Returned {
   readonly tunnels: number
   /** The ids that have seats in the ledger. */
   readonly counted: readonly string[]
+  /** Processes that have not gone, and may still give back what they have. */
+  readonly silent: readonly number[]
 }
 
 export interface Return {
   /** Tunnels are given there. */
   follow(giver: Giver): void
-  /** Resolves with what has come back when all that were given to have gone, or after `ms`. */
+  /** Resolves with what has come back when all that were given to have gone, but for those that are silent, or after `ms`. */
   settled(ms: number): Promise<Returned>
+  /** Processes that had not gone then, and have not yet. */
+  readonly silent: readonly number[]
+  /** Ends these, with what they have. */
+  endSilent(): void
   close(): void
 }
 
@@ -37,32 +43,45 @@ const LOOK_MS = 20
 /** What the new release has accepted before its primary went has so long to become a tunnel, in ms. */
 const ARRIVALS_TIMEOUT_MS = 1_000
 
-/** `taken`: as a taker's. Throws the system's error. */
+/** `taken`: as a taker's. `late` is told how many have come back after all that `settled` knew of. Throws the system's error. */
 export function openReturn(
   loop: Loop,
   handover: Handover,
   folder: string,
   taken: (ids: readonly string[]) => Promise<unknown>,
+  late: (tunnels: number) => void,
 ): Return {
   const givers: Giver[] = []
   const all: Arriving[] = []
+  let hanging: readonly Giver[] = []
   const counting: Handover = {
     ...handover,
     async adopt(arriving) {
       // The upgrade is over: nothing is listed as having left.
       for (const giver of givers) giver.settle()
-      all.push(...arriving)
+      if (silent().length === 0) all.push(...arriving)
+      else late(arriving.length)
       return await handover.adopt(arriving)
     },
   }
   const door = openTaker(loop, counting, folder, doorOf(process.pid), taken)
+  const silent = () => hanging.filter(({ isAlone }) => !isAlone)
   return {
     follow: (giver) => void givers.push(giver),
     async settled(ms) {
       const deadline = performance.now() + ms
-      while (!givers.every(({ isAlone }) => isAlone) && performance.now() < deadline) await pause(LOOK_MS)
-      const counted = all.flatMap(({ identity, progress }) => seatsOf(identity, progress))
-      return { tunnels: all.length, counted }
+      const isDone = () => givers.every(({ isAlone, isSilent }) => isAlone || isSilent)
+      while (!isDone() && performance.now() < deadline) await pause(LOOK_MS)
+      hanging = givers.filter(({ isAlone }) => !isAlone)
+      const back = all.splice(0)
+      const counted = back.flatMap(({ identity, progress }) => seatsOf(identity, progress))
+      return { tunnels: back.length, counted, silent: hanging.map(({ pid }) => pid) }
+    },
+    get silent() {
+      return silent().map(({ pid }) => pid)
+    },
+    endSilent() {
+      for (const one of silent()) one.end()
     },
     close: door.close,
   }

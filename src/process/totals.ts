@@ -4,11 +4,11 @@
 
 import type { Labels, MetricsSnapshot, Series } from '../observe/metrics.ts'
 import { countersOf, mergeSnapshots } from '../observe/metrics.ts'
-import type { Child } from './child.ts'
 import type { Wire } from './messages.ts'
 import type { WorkerAnswers } from './protocol.ts'
+import type { Worker } from './workers.ts'
 
-type Workers = readonly Pick<Child<WorkerAnswers, unknown>, 'name' | 'restarts' | 'wire'>[]
+type Workers = readonly Pick<Worker, 'name' | 'restarts' | 'wire' | 'silence'>[]
 
 /** A life of a worker is known by its wire: each has its own. */
 export type Life = Pick<Wire<Pick<WorkerAnswers, 'metrics' | 'counters'>>, 'ask'>
@@ -37,7 +37,7 @@ export function createTotals(
   let departed: MetricsSnapshot = {}
 
   async function gather(): Promise<MetricsSnapshot> {
-    const all = lives()
+    const all = lives().filter(isWorthAsking)
     const answers = await Promise.all(all.map((life) => look(life, 'metrics')))
     fold()
     const answered = new Map(all.map((life, at) => [life, answers[at]]))
@@ -73,8 +73,17 @@ export function createTotals(
     return [...workers.flatMap(({ wire }) => (wire === null ? [] : [wire])), ...others()]
   }
 
+  /** What a silent one is asked, it hears when it speaks again. */
+  function isWorthAsking(life: Life): boolean {
+    return !workers.some(({ wire, silence }) => wire === life && silence.ms !== null)
+  }
+
   async function lookAtAll(): Promise<void> {
-    await Promise.all(lives().map((life) => look(life, 'counters')))
+    await Promise.all(
+      lives()
+        .filter(isWorthAsking)
+        .map((life) => look(life, 'counters')),
+    )
     fold()
   }
 
@@ -96,6 +105,10 @@ function only(snapshot: MetricsSnapshot, isMeant: (labels: Labels) => boolean): 
 function processSeries(workers: Workers): MetricsSnapshot {
   return {
     headrace_worker_up: workers.map(({ name }) => ({ labels: { worker: name }, value: 0 })),
+    headrace_worker_silent_seconds: workers.map(({ name, silence }) => ({
+      labels: { worker: name },
+      value: (silence.ms ?? 0) / 1_000,
+    })),
     headrace_worker_restarts_total: workers.map(({ name, restarts }) => ({
       labels: { worker: name },
       value: restarts,

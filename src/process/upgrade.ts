@@ -18,9 +18,10 @@ import type { ProgramLines } from '../observe/program-lines.ts'
 import type { Upgraded } from '../operations.ts'
 import type { Outcome } from './giving.ts'
 import { createGiving, NOTHING, pauseOf, tunnelsIn } from './giving.ts'
-import { DOOR, HANDOVER_FORMAT } from './handover-letters.ts'
+import { DOOR, doorOf, HANDOVER_FORMAT } from './handover-letters.ts'
 import type { Identity } from './identity.ts'
 import type { BeforeAnswers, Inheritance, LastState } from './protocol.ts'
+import type { Returned } from './return.ts'
 import type { HostedLedger } from './shared-ledger.ts'
 import type { Successor } from './successor.ts'
 import { startSuccessor } from './successor.ts'
@@ -110,7 +111,7 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
       throw new Failure('upgrade-failed', detail, error)
     } finally {
       isRunning = false
-      sweep(parts.stateDirectory)
+      sweep(parts.stateDirectory, workers)
     }
   }
 
@@ -159,25 +160,27 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
       successor.kill()
       await successor.ended
       if (!hasAdmin) parts.regainAdmin()
-      const missing = given - (await regain())
+      const { tunnels, silent } = await regain()
+      const missing = given - tunnels
       if (missing <= 0) throw error
-      const { detail } = asHeadraceError(error)
-      throw new Failure(
-        'upgrade-failed',
-        `${detail}; ${missing} tunnels were its own already, and end with it`,
-      )
+      const fate =
+        silent.length === 0
+          ? 'were its own already, and end with it'
+          : `are with its process ${silent.join(', ')}, which hangs: they come back when it goes on, and end with it`
+      throw new Failure('upgrade-failed', `${asHeadraceError(error).detail}; ${missing} tunnels ${fate}`)
     }
   }
 
-  /** Its workers give back what they have. Resolves with how many tunnels that is. */
-  async function regain(): Promise<number> {
-    const { tunnels, counted } = await giving.regain()
+  /** Its workers give back what they have. */
+  async function regain(): Promise<Returned> {
+    const returned = await giving.regain()
+    const { tunnels, counted } = returned
     const back = new Set(counted)
     ledger.forget(lent.filter((id) => !back.has(id)))
     lent = []
     moved -= tunnels
     if (tunnels > 0) lines.upgrading('regained', { tunnels })
-    return tunnels
+    return returned
   }
 
   /** From here on the new release counts what is counted here. If it does not know how, its rates begin anew. */
@@ -210,8 +213,12 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
   }
 
   async function left(): Promise<number> {
-    const pages = await Promise.allSettled(workers.map(({ wire }) => wire?.ask('tunnels', [{ limit: 1 }])))
-    return sum(pages.map((page) => (page.status === 'fulfilled' ? (page.value?.total ?? 0) : 0)))
+    const pages = await Promise.allSettled(
+      workers.map(async ({ wire, silence }) =>
+        silence.ms === null ? (await wire?.ask('tunnels', [{ limit: 1 }]))?.total : silence.tunnels,
+      ),
+    )
+    return sum(pages.map((page) => (page.status === 'fulfilled' ? (page.value ?? 0) : 0)))
   }
 
   async function leave(): Promise<void> {
@@ -257,9 +264,11 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
   }
 }
 
-/** The doors of the new workers, whatever has become of these. */
-function sweep(folder: string): void {
-  for (const name of readdirSync(folder)) if (DOOR.test(name)) rmSync(join(folder, name), { force: true })
+/** The doors of the new workers, whatever has become of these. Those of the old ones may still be waited at. */
+function sweep(folder: string, workers: readonly Worker[]): void {
+  const own = workers.map(({ pid }) => doorOf(pid ?? 0))
+  const left = readdirSync(folder).filter((name) => DOOR.test(name) && !own.includes(name))
+  for (const name of left) rmSync(join(folder, name), { force: true })
 }
 
 function sum(numbers: readonly number[]): number {

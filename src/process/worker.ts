@@ -44,7 +44,7 @@ const renewal = new Promise<Renewal>((resolve) => {
   accepts = resolve
 })
 let isStarted = false
-let unhandled = createProgramLines('error').unhandled
+let lines = createProgramLines('error')
 let cover: Cover | null = null
 let standing: Promise<Standby> | null = null
 /** The same, also when it accepts. */
@@ -56,14 +56,13 @@ const answers: WorkerAnswers = {
   async start(orders: WorkerOrders) {
     const { file, text, name, switched, workers, neighbour, isStandby } = orders
     const { edge: options, listeners } = readConfig(text, file, process.env)
-    const lines = createProgramLines(options.log.level)
+    lines = createProgramLines(options.log.level)
     const ledger = askLedger(primary, options.redis, lines.trouble)
     const hasCode = options.services.some(
       ({ handler, program }) => handler !== undefined || program !== undefined,
     )
     const peers = hasCode ? peersOf(workers, options.stateDirectory, writerOf) : []
     const own = { writer: writerOf(name), worker: { name, switched, peers }, webhook: undefined }
-    unhandled = lines.unhandled
     const created = createEdge({ ...options, ...own }, ledger)
     isStarted = true
     const covering = createCover(created, { listeners, sockets: neighbour })
@@ -87,10 +86,13 @@ const answers: WorkerAnswers = {
   },
   async give({ folder, name }) {
     const { handover } = await edge
+    const [hanging] = wayBack?.silent ?? []
+    if (hanging !== undefined) throw new HeadraceError('process-silent', hangs(hanging))
     // What another one got before is not listed here any more.
     giver?.settle()
     giver = createGiver(loop(), handover, folder, name)
-    wayBack ??= openReturn(loop(), handover, folder, keepSeats(primary))
+    const late = (tunnels: number) => lines.upgrading('regained', { tunnels })
+    wayBack ??= openReturn(loop(), handover, folder, keepSeats(primary), late)
     wayBack.follow(giver)
   },
   // One that has taken the place of another during an upgrade knows nobody to tell: what it has stays.
@@ -99,8 +101,9 @@ const answers: WorkerAnswers = {
   giveUp: async (mayEnd) => giver?.giveUp(mayEnd),
   async regain(ms) {
     const returned = await wayBack?.settled(ms)
-    endReturn()
-    return returned ?? { tunnels: 0, counted: [] }
+    // Whoever is silent may still give back what it has.
+    if (returned === undefined || returned.silent.length === 0) endReturn()
+    return returned ?? { tunnels: 0, counted: [], silent: [] }
   },
   settle: async () => giver?.settle(),
   async settleArrivals(ms) {
@@ -115,7 +118,9 @@ const answers: WorkerAnswers = {
     const running = await edge
     giver?.halt()
     cover?.end()
-    return await running.close(times)
+    const counts = await running.close(times)
+    wayBack?.endSilent()
+    return counts
   },
   async draining() {
     const { draining, size } = await edge
@@ -159,13 +164,18 @@ function endReturn(): void {
   wayBack = null
 }
 
+function hangs(pid: number): string {
+  const ways = `let it go on (kill -CONT ${pid}), or end it with them (kill -KILL ${pid})`
+  return `process ${pid} of the release that was given up hangs, and has tunnels: ${ways}`
+}
+
 function known(one: Giver | null): Giver {
   if (one === null) throw new HeadraceError('internal', 'nobody was given to')
   return one
 }
 
 /** Code of users that leaves a rejected promise alone harms nobody but itself: node would end the process. */
-process.on('unhandledRejection', (reason) => unhandled(reason))
+process.on('unhandledRejection', (reason) => lines.unhandled(reason))
 
 /**
  * The channel ends when the work is done, or when the primary was killed: then the tunnels go back to the release before, if it is

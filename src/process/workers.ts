@@ -1,5 +1,5 @@
 // The workers of a program: each with its own sockets and those of its neighbour, which it accepts from while that one is
-// being replaced.
+// being replaced, or silent.
 
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
@@ -16,11 +16,14 @@ import type {
   WorkerOrders,
   WorkerStarted,
 } from './protocol.ts'
+import type { Silence } from './silence.ts'
+import { watchSilence } from './silence.ts'
 import type { Sockets } from './sockets.ts'
 
 export interface Worker extends Child<WorkerAnswers, WorkerStarted> {
   /** Its neighbour accepts for it as well, until it is replaced. Throws process-silent if there is nobody to do so. */
   covered(): Promise<void>
+  readonly silence: Silence
 }
 
 /** What a process that starts now works by. */
@@ -39,6 +42,8 @@ export interface WorkerParts {
   readonly switches: Switches
   readonly hosts: Hosts
   readonly watch: ChildWatch
+  /** After which a silent one is killed; null: never. */
+  silentTimeoutMs(): number | null
   readonly lines: ProgramLines
 }
 
@@ -46,17 +51,22 @@ export interface WorkerParts {
 export const START_TIMEOUT_MS = 60_000
 
 export function startWorkers(count: number, parts: WorkerParts): readonly Worker[] {
-  const { setting, settled, isStandby, identity, switches, hosts, watch, lines } = parts
+  const { setting, settled, isStandby, identity, switches, hosts, watch, silentTimeoutMs, lines } = parts
 
-  /** Those that do not accept themselves just now. */
+  /** Those that have died or are to go. */
   const absent = new Set<number>()
+  /** Those for whom the neighbour has been told to accept. */
+  const covering = new Set<number>()
 
   /** If the neighbour is not there either, what comes waits in the backlog. */
-  function cover(at: number, isNeeded: boolean): void {
-    if (isNeeded) absent.add(at)
-    else absent.delete(at)
+  function cover(at: number): void {
+    // The sockets of a silent one may be another release's.
+    const isNeeded = absent.has(at) || (workers[at]?.silence.ms != null && !isStandby())
     const neighbour = workers[before(at)]
-    if (count === 1 || neighbour?.wire == null) return
+    if (isNeeded === covering.has(at) || count === 1) return
+    if (neighbour?.state !== 'running' || neighbour.wire === null) return
+    if (isNeeded) covering.add(at)
+    else covering.delete(at)
     neighbour.wire.ask('cover', [isNeeded]).catch((error: unknown) => lines.trouble(asHeadraceError(error)))
   }
 
@@ -66,11 +76,13 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
 
   async function covered(at: number): Promise<void> {
     const neighbour = workers[before(at)]
-    if (count === 1 || neighbour?.state !== 'running' || neighbour.wire === null) {
+    const isAble = neighbour?.state === 'running' && neighbour.silence.ms === null
+    if (count === 1 || !isAble || neighbour.wire === null) {
       throw new HeadraceError('process-silent', `no other worker runs that could accept for worker-${at}`)
     }
     await neighbour.wire.ask('cover', [true])
     absent.add(at)
+    covering.add(at)
   }
 
   function start(at: number): Worker {
@@ -79,12 +91,17 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
       ...watch,
       died(name, death) {
         watch.died(name, death)
-        cover(at, true)
+        absent.add(at)
+        // What it was told has gone with it.
+        covering.delete(after(at))
+        cover(at)
       },
       replaced(name, pid) {
         watch.replaced(name, pid)
-        cover(at, false)
-        if (absent.has(after(at))) cover(after(at), true)
+        absent.delete(at)
+        covering.delete(after(at))
+        cover(at)
+        cover(after(at))
       },
     }
     const child = startChild<HostAnswers, WorkerAnswers, WorkerStarted>({
@@ -109,7 +126,9 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
       },
       watch: own,
     })
-    return Object.assign(child, { covered: () => covered(at) })
+    const looked = () => cover(at)
+    const silence = watchSilence(child, { timeoutMs: silentTimeoutMs, lines, looked })
+    return Object.assign(child, { covered: () => covered(at), silence })
   }
 
   const names = Array.from({ length: count }, (_, at) => nameOf(at))

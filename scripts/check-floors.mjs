@@ -119,6 +119,8 @@ const files = readdirSync('src', { recursive: true })
 const roomOf = (file) => file.split('/')[0].replace(/\.ts$/, '')
 const complaints = []
 const graph = new Map()
+/** The same without what is gone when it runs. */
+const running = new Map()
 
 for (const file of files) {
   const text = readFileSync(join('src', file), 'utf8')
@@ -131,6 +133,10 @@ for (const file of files) {
   graph.set(
     file,
     imports.map(({ target }) => target),
+  )
+  running.set(
+    file,
+    imports.filter(({ typeOnly }) => !typeOnly).map(({ target }) => target),
   )
   for (const { target, typeOnly } of imports) {
     const other = roomOf(target)
@@ -165,6 +171,17 @@ function visit(file, path) {
   done.add(file)
 }
 for (const file of files) visit(file, [])
+
+/** The primary may be root: nothing that reads what strangers send is even loaded there. */
+const KEPT_OUT = /^(connection|establish|edge)\.ts$|^head\/(llhttp|read)\.ts$|^plain\/|^admin\/server\.ts$/
+const PRIMARY = 'process/primary.ts'
+const reached = new Map([[PRIMARY, PRIMARY]])
+for (const [file, path] of reached) {
+  if (KEPT_OUT.test(file)) complaints.push(`the primary must not load ${file}: ${path}`)
+  for (const target of running.get(file) ?? []) {
+    if (!reached.has(target)) reached.set(target, `${path} → ${target}`)
+  }
+}
 
 for (const complaint of complaints) console.error(complaint)
 if (complaints.length > 0) process.exit(1)

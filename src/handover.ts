@@ -33,6 +33,9 @@ export interface Progress {
   readonly past: number
   readonly clientToOrigin: number
   readonly originToClient: number
+  /** See engine/linux/redirect.ts. */
+  readonly clientAhead: number | null
+  readonly originAhead: number | null
   /** When the last minute that was counted is over, see linux/monotonic.ts. */
   readonly minuteEndsAt: number
   /** Of its backend, if that may not have any number of connections. */
@@ -51,8 +54,8 @@ export interface Arriving {
   readonly progress: Progress
   readonly client: number
   readonly origin: number
-  readonly toClient: Uint8Array | null
-  readonly toOrigin: Uint8Array | null
+  readonly toClient: Uint8Array<ArrayBuffer> | null
+  readonly toOrigin: Uint8Array<ArrayBuffer> | null
 }
 
 export interface Handover {
@@ -128,11 +131,12 @@ export function createHandover({ tunnels, usage, observer, services, settle }: H
   }
 
   function released(tunnel: Tunnel, carried: Carried, now: number): FrozenTunnel {
-    const { past, clientToOrigin, originToClient } = carried
+    const { past, clientToOrigin, originToClient, clientAhead, originAhead } = carried
     const minuteEndsAt = now + usage.release(tunnel)
     // They are all alike.
     const permit = tunnel.backend.held.pop() ?? null
-    return { tunnel, carried, progress: { past, clientToOrigin, originToClient, minuteEndsAt, permit } }
+    const moved = { past, clientToOrigin, originToClient, clientAhead, originAhead }
+    return { tunnel, carried, progress: { ...moved, minuteEndsAt, permit } }
   }
 
   function thaw(frozen: readonly FrozenTunnel[]): void {
@@ -172,9 +176,8 @@ export function createHandover({ tunnels, usage, observer, services, settle }: H
     const { facts } = identity
     const backend = backendOf(facts.service, identity.backend)
     const tunnel = new Tunnel(facts, backend, settle)
-    const { past, clientToOrigin, originToClient, minuteEndsAt, permit } = progress
-    const carried = { client, origin, past, clientToOrigin, originToClient, toClient, toOrigin }
-    tunnel.splicing = relay.resume(carried, tunnel)
+    const { minuteEndsAt, permit, ...moved } = progress
+    tunnel.splicing = relay.resume({ client, origin, toClient, toOrigin, ...moved }, tunnel)
     backend.connections += 1
     if (permit !== null) backend.held.push(permit)
     tunnels.add(tunnel)

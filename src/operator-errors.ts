@@ -93,7 +93,7 @@ export const operatorErrors = {
     'operator',
     'error',
     'no descriptor is free for another connection',
-    'raise the limit of open files (ulimit -n, LimitNOFILE of systemd)',
+    'raise the limit of open files (ulimit -n, LimitNOFILE of systemd); with ENOSPC: fs.epoll.max_user_watches',
   ],
   'rate-store-failed': [
     null,

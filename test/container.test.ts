@@ -4,9 +4,12 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import t from 'tap'
-import { chatConfig, echoes, newFolder, startFleet } from './support/control.ts'
-import { echo, startOrigin } from './support/origin.ts'
+import { selfSigned } from './support/certificates.ts'
+import { chatConfig, echoes, newFolder, openTunnel, startFleet } from './support/control.ts'
+import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
+import { connectTo } from './support/peer.ts'
 import { childrenOf, PROGRAM, startProgram } from './support/program.ts'
+import { edit } from './support/reloading.ts'
 import { skipWithout } from './support/tools.ts'
 
 /** A process namespace of its own, in which what follows is process 1 (unshare(1)). */
@@ -54,6 +57,40 @@ t.test(
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
     t.ok(await echoes(await fleet.open(), 'alive'))
+  },
+)
+
+t.test(
+  'as process 1 it stays over an upgrade, passes signals on, and ends as the new release does',
+  { skip },
+  async (t) => {
+    const origin = await startOrigin(t, { answer: echo })
+    const { certificate, key } = await selfSigned({ names: ['chat.test'] })
+    const folder = newFolder(t, { 'cert.pem': certificate, 'key.pem': key })
+    const secured = '{ address: "127.0.0.1:0", tls: { certificate: cert.pem, key: key.pem } }'
+    const config = chatConfig(origin.address).replace(' }]\nservices', ` }, ${secured}]\nservices`)
+    const fleet = await startFleet(t, config, { folder, how: { launcher: CONTAINER } })
+    const [first = 0] = childrenOf(fleet.program)
+    const [plain = '', tls = ''] = fleet.addresses
+    const moves = await openTunnel(t, plain)
+    const stays = await connectTo(t, tls, {})
+    stays.write(upgradeRequest())
+    await stays.until('\r\n\r\n')
+    const upgraded = await fleet.control('/upgrade', { method: 'POST' })
+    t.match(upgraded, { status: 200, json: { moved: 1, stayed: 1 } })
+
+    // Process 1 still has a tunnel, and what it gets is for the other one.
+    edit(fleet, 'services:', 'drainTimeout: 1h\nservices:')
+    process.kill(first, 'SIGHUP')
+    t.match(await fleet.says('reloaded'), [{ settings: ['drainTimeout'] }])
+    const draining = fleet.said('draining').length
+    process.kill(first, 'SIGTERM')
+    t.match((await fleet.says('draining', draining + 1)).at(-1), { tunnels: 1, drainMs: 3_600_000 })
+    for (const client of [moves, stays]) {
+      t.ok(await echoes(client, 'still there'))
+      client.end()
+    }
+    t.match(await fleet.program.ended, { code: 0, stderr: '' })
   },
 )
 

@@ -10,6 +10,7 @@ import type { Arrival, ListenerOptions } from '../src/accept/listener.ts'
 import { listen } from '../src/accept/listener.ts'
 import { createBackend } from '../src/dial/backend.ts'
 import { dial } from '../src/dial/connect.ts'
+import { probeSockmap } from '../src/engine/linux/probe.ts'
 import type { HeadraceError } from '../src/errors.ts'
 import {
   IP_BIND_ADDRESS_NO_PORT,
@@ -375,5 +376,27 @@ t.test(
     })
     t.equal(code, 0, output)
     t.match(output, /uid 65534, capabilities 0+, engine epoll, bulk whole/)
+  },
+)
+
+t.test(
+  'the engine sockmap needs CAP_BPF and CAP_NET_ADMIN, and nothing else of what root may',
+  { skip: skip || (!isRoot && 'only root can give a capability away') || (probeSockmap() ?? false) },
+  async (t) => {
+    const script = `import { oneTunnel } from ${WAY}; await oneTunnel('sockmap')`
+    const asNobodyWith = async (...capabilities: readonly string[]) => {
+      const all = ['-all', ...capabilities.map((one) => `+${one}`)].join(',')
+      const sets = ['inh-caps', 'ambient-caps', 'bounding-set'].map((set) => `--${set}=${all}`)
+      const words = [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', ...sets]
+      return await run(t, 'setpriv', [...words, process.execPath, '--input-type=module', '-e', script])
+    }
+    const both = await asNobodyWith('bpf', 'net_admin')
+    t.equal(both.code, 0, both.output)
+    t.match(both.output, /uid 65534, capabilities 0+8000001000, engine sockmap, bulk whole/)
+    for (const one of ['bpf', 'net_admin']) {
+      const { code, output } = await asNobodyWith(one)
+      t.not(code, 0)
+      t.match(output, /it needs the capabilities CAP_BPF and CAP_NET_ADMIN/)
+    }
   },
 )

@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
+  chownSync,
   linkSync,
   mkdirSync,
   readdirSync,
@@ -17,9 +18,12 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { Fleet } from './support/control.ts'
-import { chatConfig, echoes, newFolder, openTunnel, startFleet, workersOf } from './support/control.ts'
+import { chatConfig, echoes, gone, newFolder, openTunnel, startFleet, workersOf } from './support/control.ts'
 import { echo, startOrigin } from './support/origin.ts'
 import { childrenOf, PROGRAM, startProgram } from './support/program.ts'
+import { live, startPlayer, startReleases, talkers } from './support/releases.ts'
+import { bySignal, edit } from './support/reloading.ts'
+import { skipWithout } from './support/tools.ts'
 
 const NOBODY = 65_534
 const skip = process.geteuid?.() !== 0 && 'only root can become somebody else'
@@ -153,6 +157,104 @@ t.test(
   },
 )
 
+/** Starts what follows so that everybody may connect to its Unix sockets. */
+const FOR_ALL = ['sh', '-c', 'umask 0; exec "$@"', 'sh']
+
+/** What connecting to a Unix socket as the user 1, which is not the program's, comes to: '' or the error's code. */
+function asDaemon(path: string): string {
+  const code = `require('node:net').connect(process.argv[1]).on('error', (error) => process.exit(void console.log(error.code))).on('connect', () => process.exit())`
+  const words = ['--reuid=1', '--regid=1', '--clear-groups', process.execPath, '-e', code, path]
+  const { stdout } = spawnSync('setpriv', words, { encoding: 'utf8', env: { PATH: process.env.PATH } })
+  return stdout.trim()
+}
+
+/** What a program that was killed leaves behind. */
+function leaveStale(path: string): void {
+  const code = `require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`
+  spawnSync(process.execPath, ['-e', code, path], { env: { PATH: process.env.PATH } })
+  chownSync(path, NOBODY, NOBODY)
+}
+
+t.test(
+  'a Unix socket that comes by a reload or an upgrade is like one of the start, and nothing of it is left',
+  { skip },
+  async (t) => {
+    const origin = await startPlayer(t)
+    const folder = openFolder(t)
+    // One of the system's, and one of the user's own.
+    for (const name of ['run', 'own']) mkdirSync(join(folder, name))
+    chownSync(join(folder, 'own'), NOBODY, NOBODY)
+    leaveStale(join(folder, 'run/late.sock'))
+    const names = ['run/first', 'run/late', 'own/late', 'run/last', 'own/last']
+    const [first = '', ...later] = names.map((name) => `unix:${folder}/${name}.sock`)
+    const more = 'workers: 2\nuser: nobody\n'
+    const fleet = await startReleases(t, chatConfig(origin.address, more, ['127.0.0.1:0', first]), {
+      folder,
+      how: { launcher: FOR_ALL },
+    })
+    const wanted = { uid: NOBODY, gid: NOBODY, mode: statSync(join(folder, 'run/first.sock')).mode }
+    t.equal(wanted.mode & 0o777, 0o777)
+    const isLikeTheFirst = async (address = '') => {
+      const path = address.slice('unix:'.length)
+      t.match(statSync(path), wanted, path)
+      t.equal(asDaemon(path), '')
+      t.ok(await echoes(await openTunnel(t, address), 'through a socket'))
+    }
+    const add = (addresses: readonly string[]) =>
+      edit(
+        fleet,
+        ' }]\nservices',
+        `${addresses.map((one) => ` }, { address: "${one}"`).join('')} }]\nservices`,
+      )
+    add(later.slice(0, 2))
+    t.match(await bySignal(t, fleet), { isDone: true, said: /late\.sock/ })
+    for (const address of later.slice(0, 2)) await isLikeTheFirst(address)
+    for (const { pid } of await workersOf(fleet)) process.kill(pid, 'SIGKILL')
+    await fleet.says('a process was replaced', 2)
+    for (const address of later.slice(0, 2)) await isLikeTheFirst(address)
+
+    add(later.slice(2))
+    await fleet.upgrade()
+    for (const address of later) await isLikeTheFirst(address)
+    // Two signals of one kind at once may be one.
+    process.kill(fleet.pid, 'SIGTERM')
+    process.kill(fleet.pid, 'SIGINT')
+    await gone(fleet.pid)
+    const left = ['run', 'own'].flatMap((name) => readdirSync(join(folder, name)))
+    t.strictSame(left, [], 'nothing is left behind')
+  },
+)
+
+t.test(
+  'a program of root is upgraded: tunnels move, and whatever faces the network is nobody still',
+  { skip },
+  async (t) => {
+    const origin = await startPlayer(t)
+    const folder = openFolder(t)
+    const more = 'workers: 2\nuser: nobody\n'
+    const address = `127.0.0.1:${await privilegedPort()}`
+    const fleet = await startReleases(t, chatConfig(origin.address, more, [address]), { folder })
+    const all = await talkers(t, fleet, 20)
+    for (let round = 1; round <= 2; round += 1) {
+      t.match(await fleet.upgrade(), { moved: all.length, stayed: 0 })
+      await live(t, all)
+      const children = childrenOf({ child: { pid: fleet.pid } as never })
+      t.equal(children.length, 3)
+      for (const pid of children) t.strictSame(idsOf(pid), ALL_NOBODY)
+      t.match(idsOf(fleet.pid), { uid: [0, NOBODY, 0, NOBODY], gid: [0, NOBODY, 0, NOBODY], groups: [] })
+    }
+    t.equal(await fleet.firstEnded, 0)
+    // It still may what only root may.
+    const another = `127.0.0.1:${await privilegedPort()}`
+    edit(fleet, ' }]\nservices', ` }, { address: "${another}" }]\nservices`)
+    process.kill(fleet.pid, 'SIGHUP')
+    t.match(await fleet.says('reloaded'), [{ listeners: { added: [another] } }])
+    t.ok(await echoes(await openTunnel(t, another), 'through another port of root'))
+    await live(t, all)
+    t.strictSame([...new Set(ownersIn(join(folder, 'state')).values())], [NOBODY])
+  },
+)
+
 t.test('commands that write do it as the user, and tokens are found by the program', { skip }, async (t) => {
   const folder = openFolder(t)
   const more = `workers: 1\nuser: nobody\nadmin: { address: "127.0.0.1:0", tokens: state/tokens.json }\n`
@@ -236,12 +338,11 @@ function writesIn(trace: string): string[] {
     .filter((line) => /^[0-9]+ +[a-z0-9]+\(/.test(line))
 }
 
-const withoutStrace =
-  spawnSync('strace', ['-V']).error !== undefined && process.env.CI === undefined && 'strace is not installed'
+const withoutStrace = skip || skipWithout('strace')
 
 t.test(
   'the program writes to no file that is not in its state folder',
-  { skip: skip || withoutStrace },
+  { skip: withoutStrace },
   async (t) => {
     const origin = await startOrigin(t, { answer: echo })
     const folder = openFolder(t)

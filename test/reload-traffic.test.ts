@@ -113,6 +113,39 @@ t.test(
   },
 )
 
+t.test('what waits at a listener that a reload takes away is served before it goes', async (t) => {
+  const origin = await startOrigin(t, { answer: echo })
+  const unix = `unix:${newFolder(t)}/edge.sock`
+  const more = ['127.0.0.1:0', '127.0.0.2:0', unix].map((one) => `{ address: "${one}" }`)
+  const config = talking(origin.address).replace('[{ address: "127.0.0.1:0" }]', `[${more.join(', ')}]`)
+  const fleet = await startFleet(t, config)
+  const [, tcp = ''] = fleet.addresses
+  const workers = await workersOf(fleet)
+  for (const { pid } of workers) process.kill(pid, 'SIGSTOP')
+  // The system has connected them; nobody has accepted them yet.
+  const waiting = await Promise.all(
+    [tcp, unix].flatMap((address) =>
+      Array.from({ length: 20 }, async () => {
+        const client = await connectTo(t, address)
+        client.write(upgradeRequest())
+        return client
+      }),
+    ),
+  )
+  edit(fleet, `, ${more.slice(1).join(', ')}`, '')
+  const reloading = byRequest(t, fleet)
+  await whileChecking(fleet)
+  while (childrenOf(fleet.program, 'checker').length > 0) await wait(5)
+  for (const { pid } of workers) process.kill(pid, 'SIGCONT')
+  t.match(await reloading, { isDone: true, said: /"removed":\["127\.0\.0\.2/ })
+  for (const client of waiting) {
+    t.match(await client.until('\r\n\r\n'), /^HTTP\/1\.1 101 /)
+    client.write('served')
+    t.ok((await client.until('served')).endsWith('served'))
+  }
+  t.equal(await askOnce(tcp), 'ECONNREFUSED')
+})
+
 /** How many descriptors each process of the program has open, the primary first. */
 function descriptorsOf({ program }: Fleet): number[] {
   const pids = [program.child.pid ?? 0, ...childrenOf(program)]

@@ -6,11 +6,14 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { createNotify } from '../src/process/notify.ts'
+import { selfSigned } from './support/certificates.ts'
 import type { Fleet } from './support/control.ts'
-import { chatConfig, echoes, newFolder, openTunnel, startFleet, workersOf } from './support/control.ts'
+import { chatConfig, echoes, gone, newFolder, openTunnel, startFleet, workersOf } from './support/control.ts'
 import { ACTIVATING, listenFor, startManager } from './support/manager.ts'
-import { echo, startOrigin } from './support/origin.ts'
+import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
+import { connectTo } from './support/peer.ts'
 import { childrenOf, PROGRAM, startProgram, WITHOUT_KOFFI } from './support/program.ts'
+import { startReleases } from './support/releases.ts'
 import { bySignal, edit } from './support/reloading.ts'
 
 t.test(
@@ -266,6 +269,85 @@ t.test(
     t.ok(await echoes(await openTunnel(t, socket.address), 'still where it was'))
   },
 )
+
+t.test(
+  'an upgrade is told as the new main process, which goes on with the sockets and leaves them in place',
+  async (t) => {
+    const origin = await startOrigin(t, { answer: echo })
+    const folder = newFolder(t)
+    const [tcp, unix] = [listenFor(t), listenFor(t, `unix:${folder}/chat.sock`)]
+    const manager = startManager(t, join(folder, 'notify'))
+    const config = chatConfig(origin.address, 'workers: 2\n', ['systemd:web', unix.address])
+    const sockets = [tcp.descriptor, unix.descriptor]
+    const fleet = await startReleases(t, config, {
+      folder,
+      how: {
+        launcher: ACTIVATING,
+        descriptors: sockets,
+        environment: {
+          LISTEN_FDS: '2',
+          LISTEN_FDNAMES: 'web:chat',
+          NOTIFY_SOCKET: join(folder, 'notify'),
+          WATCHDOG_USEC: '400000',
+        },
+      },
+    })
+    await manager.tells(/^READY=1$/)
+    const client = await openTunnel(t, tcp.address)
+    const { pid, moved } = await fleet.upgrade()
+    t.equal(moved, 1)
+    await manager.tells(new RegExp(`^MAINPID=${pid}$`))
+    t.equal(await fleet.firstEnded, 0)
+    // What comes from now on comes of the new one.
+    await manager.tells(/^STATUS=1 tunnel open$/)
+    await manager.tells(/^WATCHDOG=1$/)
+    t.ok(await echoes(client, 'moved'))
+    for (const { address } of [tcp, unix]) t.ok(await echoes(await openTunnel(t, address), 'as before'))
+
+    edit(fleet, `, { address: "${unix.address}" }`, '')
+    process.kill(pid, 'SIGHUP')
+    const [{ problems } = {}] = await fleet.says('not reloaded')
+    t.match(problems, [/no listener takes unix:.*chat\.sock, which the service manager has opened/])
+    const failed = await fleet.upgrade().then(
+      () => 'it did not fail',
+      (error: Error) => error.message,
+    )
+    t.match(failed, /no listener takes unix:.*chat\.sock, which the service manager has opened/)
+    process.kill(pid, 'SIGTERM')
+    await manager.tells(/^STOPPING=1$/)
+    process.kill(pid, 'SIGINT')
+    await gone(pid)
+    t.ok(existsSync(join(folder, 'chat.sock')), 'its name is not the program’s to remove')
+  },
+)
+
+t.test('the main process does not end before what stays with the release before it', async (t) => {
+  const origin = await startOrigin(t, { answer: echo })
+  const { certificate, key } = await selfSigned({ names: ['chat.test'] })
+  const folder = newFolder(t, { 'cert.pem': certificate, 'key.pem': key })
+  const config = chatConfig(origin.address).replace(
+    ' }]\nservices',
+    ', tls: { certificate: cert.pem, key: key.pem } }]\nservices',
+  )
+  const fleet = await startReleases(t, config, { folder })
+  const stays = await connectTo(t, fleet.address, {})
+  stays.write(upgradeRequest())
+  await stays.until('\r\n\r\n')
+  const { pid, stayed } = await fleet.upgrade()
+  t.equal(stayed, 1)
+  t.match((await fleet.control('/metrics')).text, /^headrace_tunnels_left 1$/m)
+  process.kill(pid, 'SIGTERM')
+  await fleet.says('drained')
+  // Whoever has started it ends all that is left when it ends (systemd.kill(5), KillMode=mixed).
+  for (let count = 0; count < 20; count += 1) {
+    t.ok(await echoes(stays, `still there ${count}`))
+    t.match(await fleet.control('/readyz'), { status: 503, json: { status: 'draining' } })
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  stays.end()
+  t.equal(await fleet.firstEnded, 0)
+  await gone(pid)
+})
 
 t.test('sockets and listeners that do not fit are an error that says what was passed', async (t) => {
   const folder = newFolder(t)

@@ -10,10 +10,15 @@ import t, { type Test } from 'tap'
 import { createBpf } from '../src/engine/linux/bpf.ts'
 import { closeSockmap, openSockmap } from '../src/engine/linux/maps.ts'
 import { probeSockmap } from '../src/engine/linux/probe.ts'
+import { createSockets } from '../src/engine/linux/sockets.ts'
 import { BOUND, JOINED, type Sockmap, useSockmap } from '../src/engine/linux/sockmap.ts'
 import * as linux from '../src/linux/libc.ts'
+import { sockaddrOf } from '../src/linux/sockaddr.ts'
 
 const MIB = 1024 * 1024
+/** <bits/socket_type.h>, and a flag of TCP. */
+const SOCK_RAW = 3
+const ACK = 0x10
 const SLOTS = 64
 /** What the sockets of one direction can hold in loopback besides: four buffers, as large as the system lets them grow. */
 const BUFFERS = largestBuffers()
@@ -206,6 +211,54 @@ async function firstEvents({ events }: Bench): Promise<[fd: number, mask: number
   return seen
 }
 
+/** What a sender does that has not heard of `old` bytes and puts new ones behind them: a packet of its connection, by a raw socket. */
+function sendAgain(calls: linux.Libc, far: Socket, near: number, payload: Buffer, old: number): void {
+  const sockets = createSockets(calls)
+  const header = Buffer.alloc(20)
+  header.writeUInt16BE(far.localPort as number, 0)
+  header.writeUInt16BE(far.remotePort as number, 2)
+  header.writeUInt32BE((sockets.nextReceived(near) - old) >>> 0, 4)
+  header.writeUInt32BE(sockets.nextReceived(fdOf(far)), 8)
+  header.writeUInt16BE((5 << 12) | ACK, 12)
+  header.writeUInt16BE(512, 14)
+  sockets.close()
+  const segment = Buffer.concat([header, payload])
+  const pseudo = Buffer.from([127, 0, 0, 1, 127, 0, 0, 1, 0, linux.IPPROTO_TCP, 0, 0])
+  pseudo.writeUInt16BE(segment.length, 10)
+  segment.writeUInt16BE(checksum(Buffer.concat([pseudo, segment])), 16)
+  const raw = calls.socket(linux.AF_INET, SOCK_RAW, linux.IPPROTO_TCP)
+  const address = sockaddrOf(calls, { address: '127.0.0.1', port: 0 })
+  calls.connect(raw, address, address.length)
+  if (calls.send(raw, segment, segment.length, 0) !== segment.length) throw new Error('nothing was sent')
+  calls.close(raw)
+}
+
+/** RFC 1071. */
+function checksum(bytes: Buffer): number {
+  let sum = 0
+  for (const [at, byte] of bytes.entries()) sum += at % 2 === 0 ? byte << 8 : byte
+  while (sum > 0xffff) sum = (sum >>> 16) + (sum & 0xffff)
+  return ~sum & 0xffff
+}
+
+function fdOf(socket: Socket): number {
+  return (socket as unknown as { _handle: { fd: number } })._handle.fd
+}
+
+/** The kernel's number for a map. */
+function idOf(map: number): number {
+  return Number(/map_id:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${map}`, 'latin1'))?.[1])
+}
+
+/** Whether the kernel has it still (BPF_MAP_GET_FD_BY_ID). */
+function isMap(calls: linux.Libc, id: number): boolean {
+  const attributes = Buffer.alloc(16)
+  attributes.writeUInt32LE(id, 0)
+  const fd = calls.syscall(linux.SYS_BPF, 14, attributes, attributes.length)
+  if (fd !== -1) calls.close(fd)
+  return fd !== -1
+}
+
 function largestBuffers(): number {
   const most = (name: string) => Number(readFileSync(`/proc/sys/net/ipv4/${name}`, 'latin1').split('\t')[2])
   return process.platform === 'linux' ? 2 * (most('tcp_rmem') + most('tcp_wmem')) : 0
@@ -260,7 +313,7 @@ t.test('a busy tunnel joined: what comes in that moment is not lost', options, a
   const relayed = bench(t)
   const tunnel = await relayed.tunnel()
   const { client, origin, sides, near } = tunnel
-  const { fd } = (client as unknown as { _handle: { fd: number } })._handle
+  const fd = fdOf(client)
   const { epoll_ctl } = relayed.calls
   let count = 0
   // A packet after each look for bytes that are there, and before the socket is put into the map.
@@ -467,7 +520,7 @@ t.test('bytes and a FIN in the moment of being taken back', options, async (t) =
   client.write('redirected ')
   await until(() => relayed.map.drained(sides[0]) && relayed.map.bytes(sides[0]) === 11)
   // Synchronously: what the far end sends is there when send(2) is back.
-  const { fd } = (client as unknown as { _handle: { fd: number } })._handle
+  const fd = fdOf(client)
   const last = Buffer.from('last words')
   relayed.map.takeBack(sides[0])
   relayed.calls.send(fd, last, last.length, linux.MSG_DONTWAIT)
@@ -485,6 +538,92 @@ t.test('bytes and a FIN in the moment of being taken back', options, async (t) =
   await until(() => atClient.bytes === 6)
   t.equal(atClient.bytes, 6, 'the other direction is as it was')
 })
+
+t.test(
+  'taken back and released, its maps gone with their process: all that comes is there to be read',
+  options,
+  async (t) => {
+    const relayed = bench(t)
+    const { calls } = relayed
+    const handle = openSockmap(SLOTS)
+    const map = useSockmap(handle)
+    const id = idOf(handle.verdicts)
+    const tunnel = await relayed.tunnel()
+    const { client, near } = tunnel
+    const sides = [0, 1] as const
+    t.equal(map.join(0, ...near), JOINED | 3)
+    const atOrigin = reader(tunnel.origin)
+    client.write('redirected ')
+    await until(() => atOrigin.bytes === 11)
+    for (const side of sides) map.takeBack(side)
+    t.same(sides.map(map.drained), [true, true])
+    client.write('passed, read, ')
+    const bytes = Buffer.alloc(64 * 1024)
+    await until(() => calls.recv(near[0], bytes, 14, linux.MSG_DONTWAIT) === 14)
+    map.took(0, 14)
+    client.write('passed, not read, ')
+    await until(() => !map.isRead(0))
+    t.same(map.release(0), [25, 0], 'what was redirected, and what was received')
+    map.close()
+    closeSockmap(handle)
+    // As after the process's end: nobody has a descriptor of them.
+    client.write('and passed for ever')
+    const size = 4 * MIB
+    const sent = createHash('sha1').update('passed, not read, and passed for ever')
+    const received = createHash('sha1')
+    const flooded = flood(client, size, sent)
+    let count = 0
+    const sockets = createSockets(calls)
+    const read = () => {
+      const size = calls.recv(near[0], bytes, bytes.length, linux.MSG_DONTWAIT)
+      if (size <= 0) return
+      count += size
+      received.update(bytes.subarray(0, size))
+    }
+    const whole = 25 + 37 + size
+    await until(() => {
+      read()
+      return 25 + count === whole
+    })
+    await flooded
+    t.equal(received.digest('hex'), sent.digest('hex'), 'all of it, in order')
+    t.equal(sockets.received(near[0]), whole)
+    client.end()
+    await until(() => calls.recv(near[0], bytes, 1, linux.MSG_DONTWAIT) === 0)
+    t.equal(sockets.received(near[0]), whole, 'a FIN is no byte')
+    sockets.close()
+    t.ok(isMap(calls, id), 'the maps live as long as their sockets')
+    relayed.close(tunnel)
+    await until(() => !isMap(calls, id))
+    t.notOk(isMap(calls, id), 'and no longer')
+  },
+)
+
+for (const old of [1, 4_095, 4_096, 30_000]) {
+  t.test(`a packet whose first ${old} bytes have come before, redirected and passed`, options, async (t) => {
+    const relayed = bench(t)
+    const { calls, map } = relayed
+    const head = randomBytes(30_000)
+    const fresh = randomBytes(1_000)
+    for (const isPassed of [false, true]) {
+      const tunnel = await relayed.tunnel()
+      const { client, origin, near, sides } = tunnel
+      t.equal(relayed.join(tunnel), JOINED | 3)
+      const atOrigin = reader(origin)
+      const isOver = () => atOrigin.bytes >= head.length + fresh.length
+      if (isPassed) map.takeBack(sides[0])
+      const relaying = isPassed ? relay(relayed, tunnel, 0, isOver) : null
+      client.write(head)
+      await until(() => atOrigin.bytes === head.length)
+      sendAgain(calls, client, near[0], Buffer.concat([head.subarray(head.length - old), fresh]), old)
+      await until(isOver)
+      await relaying
+      t.equal(atOrigin.bytes, head.length + fresh.length)
+      t.equal(atOrigin.hash(), createHash('sha1').update(head).update(fresh).digest('hex'))
+      t.equal(map.bytes(sides[0]), isPassed ? 0 : atOrigin.bytes)
+    }
+  })
+}
 
 t.test('a side whose FIN has come is not taken, and all its bytes are still there', options, async (t) => {
   const relayed = bench(t)

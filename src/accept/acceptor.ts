@@ -10,6 +10,7 @@ import {
   ENFILE,
   ENOBUFS,
   ENOMEM,
+  ENOSPC,
   EPOLLIN,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
@@ -26,7 +27,8 @@ const BATCH = 64
 /** Out of descriptors: how long nothing is accepted, in ms. Connections wait in the backlog meanwhile. */
 const PAUSE_MS = 100
 
-const EXHAUSTED = [EMFILE, ENFILE, ENOBUFS, ENOMEM]
+/** The last one: there are too many watches (epoll_ctl(2)). */
+const EXHAUSTED = [EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC]
 
 export interface Acceptor {
   /** Takes what waits already, and accepts no more. Once; a second call does nothing. */
@@ -34,13 +36,14 @@ export interface Acceptor {
 }
 
 /**
- * Accepts on a listening, non-blocking socket, which it owns. `onConnection` owns each descriptor from the call on;
- * `onTrouble` is told of an error once, until accepting works again.
+ * Accepts on a listening, non-blocking socket, which it owns. `onConnection` owns each descriptor from the call on, and
+ * answers with the number of the error that keeps it from going on, or 0; `onTrouble` is told of an error once, until
+ * accepting works again.
  */
 export function acceptOn(
   loop: Loop,
   listening: number,
-  onConnection: (descriptor: number, from: Endpoint) => void,
+  onConnection: (descriptor: number, from: Endpoint) => number,
   onTrouble: (error: NodeJS.ErrnoException) => void,
 ): Acceptor {
   const { calls } = loop
@@ -58,17 +61,18 @@ export function acceptOn(
   function acceptOne(): boolean {
     size[0] = SOCKADDR_SIZE
     const descriptor = calls.accept4(listening, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC)
-    if (descriptor === -1) return isWorthAnother(calls.errno())
+    if (descriptor === -1) return isWorthAnother(calls.errno(), 'accept4')
+    const refused = onConnection(descriptor, endpointOf(calls, address))
+    if (refused !== 0) return isWorthAnother(refused, 'epoll_ctl')
     isTroubled = false
-    onConnection(descriptor, endpointOf(calls, address))
     return true
   }
 
-  function isWorthAnother(error: number): boolean {
+  function isWorthAnother(error: number, call: string): boolean {
     // Its client has gone before it was accepted.
     if (error === ECONNABORTED || error === EINTR) return true
     if (error === EAGAIN) return false
-    if (!isTroubled) onTrouble(systemError(error, 'accept4'))
+    if (!isTroubled) onTrouble(systemError(error, call))
     isTroubled = true
     if (EXHAUSTED.includes(error) && !isClosed) rest()
     return false

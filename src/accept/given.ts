@@ -33,8 +33,6 @@ export interface Given {
   take(address: string, workers: number): Promise<Inherited | null>
   /** Throws activation-failed if there is one that no listener has taken. */
   allTaken(): void
-  /** Whether it was taken here. */
-  has(socket: Inherited): boolean
 }
 
 interface Socket extends GivenSocket {
@@ -49,7 +47,6 @@ const BY_NAME = 'systemd:'
 /** Owns the sockets. Throws activation-failed for what is no listening stream socket. */
 export function givenSockets(sockets: readonly GivenSocket[]): Given {
   const all = sockets.length === 0 ? [] : sockets.map((one) => looked(callsOrThrow(), one))
-  const handedOut = new WeakSet<Inherited>()
 
   async function find(address: string): Promise<Socket | undefined> {
     if (address.startsWith(BY_NAME)) return named(address.slice(BY_NAME.length))
@@ -84,10 +81,11 @@ export function givenSockets(sockets: readonly GivenSocket[]): Given {
       if (found.isTaken) throw failed(`two listeners ask for the socket ${textOfSocket(found)}`)
       found.isTaken = true
       const { address: at, descriptor } = found
-      const socket: Inherited = {
+      return {
         address: at,
         descriptors: Array.from({ length: workers }, () => descriptor),
         isSpread: false,
+        isGiven: true,
         lend: () => lendCopy(at, descriptor),
         // What connects from now on is for whoever the service manager starts next.
         quiet() {},
@@ -97,10 +95,7 @@ export function givenSockets(sockets: readonly GivenSocket[]): Given {
         },
         leave() {},
       }
-      handedOut.add(socket)
-      return socket
     },
-    has: (socket) => handedOut.has(socket),
     allTaken() {
       const idle = all.filter(({ isTaken }) => !isTaken)
       if (idle.length > 0) throw failed(`no listener takes ${idle.map(textOfSocket).join(', ')}`)

@@ -41,6 +41,8 @@ export interface Inherited {
    */
   readonly descriptors: readonly number[]
   readonly isSpread: boolean
+  /** A service manager has opened it, and keeps it open. */
+  readonly isGiven: boolean
   /** The socket of a worker, for a message to a process that runs already. Throws listen-failed. */
   lend(worker: number): Lent
   /** From now on no connection is begun; those that have begun can still be accepted. Not if it is shared by TCP. */
@@ -66,30 +68,40 @@ export interface Lent {
   done(): void
 }
 
-/** Runs a call with the right to open ports below 1024. */
-type Raised = <Result>(act: () => Result) => Result
+/** What this process may do besides, if it was started by root and acts as another user. */
+export interface Rights {
+  /** As whoever started the program, while `act` runs: with the right to open ports below 1024, and with the umask of then. */
+  raised<Result>(act: () => Result): Result
+  /**
+   * Makes a name for a Unix socket, which is the user's. `bind` says whether it could: root tries where the user may not. So
+   * nobody who may write there can put something else in its place before it is given away.
+   */
+  named(path: string, bind: () => boolean): void
+}
+
+const PLAIN: Rights = { raised: (act) => act(), named: (_, bind) => void bind() }
 
 /** Throws listen-failed or config-invalid. `calls`: null where there is no koffi. */
 export async function openInherited(
   address: string,
   workers: number,
   calls: Libc | null = libcOrNull(),
-  raised: Raised = (act) => act(),
+  rights: Rights = PLAIN,
 ): Promise<Inherited> {
   const place = placeOf(address)
   try {
     // An address with a zone has no text that inet_pton(3) takes.
     if (calls === null || place.path !== undefined || place.host?.includes('%')) {
-      return await openShared(place, workers)
+      return await openShared(place, workers, rights)
     }
-    return await openSpread(calls, place, workers, raised)
+    return await openSpread(calls, place, workers, rights)
   } catch (error) {
     throw failedToListen(address, error)
   }
 }
 
 /** What another process has opened and this one has inherited: each descriptor once. */
-export type Legacy = Pick<Inherited, 'address' | 'descriptors' | 'isSpread'>
+export type Legacy = Pick<Inherited, 'address' | 'descriptors' | 'isSpread' | 'isGiven'>
 
 /**
  * Goes on with them. Those for which there is no worker are accepted by another one, so that nothing in their queues is lost;
@@ -97,7 +109,7 @@ export type Legacy = Pick<Inherited, 'address' | 'descriptors' | 'isSpread'>
  * a Unix socket goes with it.
  */
 export function inherit(
-  { address, descriptors, isSpread }: Legacy,
+  { address, descriptors, isSpread, isGiven }: Legacy,
   workers: number,
   isOurs: () => boolean,
 ): Inherited {
@@ -116,11 +128,13 @@ export function inherit(
     address,
     descriptors: all,
     isSpread,
+    isGiven,
     lend: (worker) => lendCopy(address, all[worker] as number),
     quiet,
     close() {
       leave()
-      if (address.startsWith('unix:') && isOurs()) rmSync(address.slice('unix:'.length), { force: true })
+      if (address.startsWith('unix:') && !isGiven && isOurs())
+        rmSync(address.slice('unix:'.length), { force: true })
     },
     leave,
   }
@@ -156,7 +170,7 @@ async function openSpread(
   calls: Libc,
   { host, port }: { readonly host?: string; readonly port: number },
   workers: number,
-  raised: Raised,
+  { raised }: Rights,
 ): Promise<Inherited> {
   const wanted = { address: host === undefined ? '::' : (await lookup(host)).address, port }
   return raised(() => spread(calls, wanted, host === undefined, workers))
@@ -182,7 +196,7 @@ function spread(calls: Libc, wanted: Endpoint, isAnywhere: boolean, workers: num
   const quiet = () => {
     for (const descriptor of descriptors) beginNoMore(calls, descriptor)
   }
-  return { address, descriptors, isSpread: true, lend, quiet, close, leave: close }
+  return { address, descriptors, isSpread: true, isGiven: false, lend, quiet, close, leave: close }
 }
 
 /** A handle closes what it has: it gets a copy. Throws listen-failed. */
@@ -240,9 +254,8 @@ type CreateHandle = (
 
 const createHandle = (net as unknown as { readonly _createServerHandle: CreateHandle })._createServerHandle
 
-async function openShared(place: Place, workers: number): Promise<Inherited> {
-  if (place.path !== undefined) await removeStale(place.path)
-  const handle = place.path === undefined ? await bindTcp(place) : createHandle(place.path, -1, -1)
+async function openShared(place: Place, workers: number, rights: Rights): Promise<Inherited> {
+  const handle = place.path === undefined ? await bindTcp(place, rights) : await bindUnix(place.path, rights)
   if (typeof handle === 'number') throw systemError(-handle, 'bind')
   const into: { address?: string; port?: number } = {}
   // That an address is taken, libuv says here at the earliest.
@@ -255,6 +268,7 @@ async function openShared(place: Place, workers: number): Promise<Inherited> {
     address: place.path === undefined ? textOf(into as Endpoint) : `unix:${place.path}`,
     descriptors: Array.from({ length: workers }, () => handle.fd),
     isSpread: false,
+    isGiven: false,
     lend: () => ({ handle, done() {} }),
     // Of a Unix socket the end of its name does the same, which comes with the close.
     quiet: () => {},
@@ -264,16 +278,23 @@ async function openShared(place: Place, workers: number): Promise<Inherited> {
   }
 }
 
-async function bindTcp({
-  host,
-  port,
-}: {
-  readonly host?: string
-  readonly port: number
-}): Promise<BoundHandle | number> {
-  if (host === undefined) return createHandle(null, port, -1)
+async function bindTcp(
+  { host, port }: { readonly host?: string; readonly port: number },
+  { raised }: Rights,
+): Promise<BoundHandle | number> {
+  if (host === undefined) return raised(() => createHandle(null, port, -1))
   const { address, family } = await lookup(host)
-  return createHandle(address, port, family === 6 ? 6 : 4)
+  return raised(() => createHandle(address, port, family === 6 ? 6 : 4))
+}
+
+async function bindUnix(path: string, { raised, named }: Rights): Promise<BoundHandle | number> {
+  await removeStale(path, raised)
+  let handle: BoundHandle | number = 0
+  named(path, () => {
+    handle = createHandle(path, -1, -1)
+    return typeof handle !== 'number'
+  })
+  return handle
 }
 
 function endpointIn(text: string): Endpoint {

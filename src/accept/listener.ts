@@ -8,11 +8,12 @@ import { createServer, Socket } from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
 import { HeadraceError } from '../errors.ts'
 import { F_DUPFD_CLOEXEC, libcOrNull, systemError } from '../linux/libc.ts'
-import type { Loop } from '../linux/loop.ts'
+import type { Loop, Watcher } from '../linux/loop.ts'
+import { CONNECTION_EDGES } from '../linux/loop.ts'
 import type { Endpoint } from '../linux/sockaddr.ts'
 import { callsFor, tune } from '../linux/tuning.ts'
 import type { Prepared } from '../prepared.ts'
-import { descriptorTransport } from '../transport/descriptor.ts'
+import { watchedTransport } from '../transport/descriptor.ts'
 import { descriptorOf } from '../transport/node.ts'
 import type { Acceptor } from './acceptor.ts'
 import { acceptOn } from './acceptor.ts'
@@ -93,8 +94,10 @@ export async function listen(
   else {
     const arrived = (descriptor: number, from: Endpoint) => {
       const isPlain = terms.handshakes === null && terms.proxyFrom === null
-      const arrivalOf = isPlain ? descriptorClient : descriptorSocket
-      onConnection(arrivalOf(loop, descriptor, from, terms), terms)
+      const arrival = isPlain ? descriptorClient(loop, descriptor, from, terms) : descriptorSocket(descriptor)
+      if (typeof arrival === 'number') return arrival
+      onConnection(arrival, terms)
+      return 0
     }
     accepting = acceptByLoop(server, loop, arrived, trouble)
   }
@@ -142,13 +145,22 @@ interface Accepting {
 
 function acceptByNode(server: Server, trouble: (error: NodeJS.ErrnoException) => void): Accepting {
   const spare = watchDescriptors(trouble)
+  let count = 0
+  server.on('connection', () => {
+    count += 1
+  })
   return {
     descriptor: () => descriptorOf(server),
     async close() {
       spare.close()
-      // A whole turn of the event loop takes what waits: libuv accepts until nothing is left.
-      await new Promise(setImmediate)
-      await new Promise(setImmediate)
+      // libuv takes one connection in each turn of the event loop (its issue 3696). Whoever comes all the time does not keep
+      // it open for ever.
+      let before = -1
+      for (let left = BACKLOG; left > 0 && count > before; left -= 1) {
+        before = count
+        await new Promise(setImmediate)
+        await new Promise(setImmediate)
+      }
       // Its callback waits for the connections that were accepted; that the port is free is known at once.
       server.close()
     },
@@ -158,7 +170,7 @@ function acceptByNode(server: Server, trouble: (error: NodeJS.ErrnoException) =>
 function acceptByLoop(
   server: Server,
   loop: Loop,
-  arrived: (descriptor: number, from: Endpoint) => void,
+  arrived: (descriptor: number, from: Endpoint) => number,
   trouble: (error: NodeJS.ErrnoException) => void,
 ): Accepting {
   const listening = takenFrom(server, loop)
@@ -179,13 +191,13 @@ function takenFrom(server: Server, loop: Loop): number {
 }
 
 function troubleOf(error: NodeJS.ErrnoException, address: string): HeadraceError {
-  const isOut = error.code === 'EMFILE' || error.code === 'ENFILE'
+  const isOut = ['EMFILE', 'ENFILE', 'ENOSPC'].includes(error.code ?? '')
   const code = isOut ? 'descriptors-exhausted' : 'listen-failed'
   return new HeadraceError(code, `accepting on ${address}: ${error.code}`, error)
 }
 
 /** The same as node's server makes of what it accepts. */
-function descriptorSocket(_loop: Loop, descriptor: number): Socket {
+function descriptorSocket(descriptor: number): Socket {
   // `pauseOnCreate` is what `pauseOnConnect` of a server is made of; @types/node has no word for it.
   const options: SocketConstructorOpts & { readonly pauseOnCreate: true } = {
     fd: descriptor,
@@ -199,15 +211,23 @@ function descriptorSocket(_loop: Loop, descriptor: number): Socket {
   return socket
 }
 
-function descriptorClient(loop: Loop, descriptor: number, from: Endpoint, terms: Terms): Client {
+/** Or, if the system refuses to watch it, the number of the error: then it is closed. */
+function descriptorClient(loop: Loop, descriptor: number, from: Endpoint, terms: Terms): Client | number {
+  if (!loop.watch(descriptor, NOBODY, CONNECTION_EDGES)) {
+    const error = loop.calls.errno()
+    loop.calls.close(descriptor)
+    return error
+  }
   const sender = senderOf(unmapped(from.address), from.port, terms)
   return {
-    transport: descriptorTransport(loop, descriptor),
+    transport: watchedTransport(loop, descriptor),
     ...sender,
     tls: null,
     listener: terms.address,
   }
 }
+
+const NOBODY: Watcher = { ready() {} }
 
 /** What the listener believes of a direct peer. */
 export function senderOf(address: string, port: number, { forwardedFrom }: Terms): Sender {

@@ -1,7 +1,8 @@
 // Where to listen, as it is written; and what keeps one from it.
 
 import { once } from 'node:events'
-import { lstat, unlink } from 'node:fs/promises'
+import { unlinkSync } from 'node:fs'
+import { lstat } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { HeadraceError } from '../errors.ts'
 
@@ -43,18 +44,27 @@ function pathOf(address: string): string {
 export function failedToListen(address: string, error: unknown): HeadraceError {
   if (error instanceof HeadraceError) return error
   const { code = String(error) } = error as NodeJS.ErrnoException
-  return new HeadraceError('listen-failed', `${code} ${address}${hintFor(code)}`, error)
+  return new HeadraceError(
+    'listen-failed',
+    `${code} ${address}${hintFor(code, address.startsWith('unix:'))}`,
+    error,
+  )
 }
 
-function hintFor(code: string): string {
+function hintFor(code: string, isUnix: boolean): string {
   if (code === 'EADDRINUSE') return ': something else listens there'
+  // Of a folder that is not there libuv says so, too.
+  if (code === 'EACCES' && isUnix) return ': there is no such folder, or it may not be written to'
   if (code === 'EACCES') return ': not allowed, ports below 1024 need privileges'
   if (code === 'EADDRNOTAVAIL') return ': this machine does not have the address'
   return ''
 }
 
 /** A socket file that nobody listens on any more is left over from a process that was killed. */
-export async function removeStale(path: string): Promise<void> {
+export async function removeStale(
+  path: string,
+  raised: (act: () => void) => void = (act) => act(),
+): Promise<void> {
   const found = await lstat(path).catch(() => null)
   if (found === null) return
   if (!found.isSocket())
@@ -71,5 +81,5 @@ export async function removeStale(path: string): Promise<void> {
     throw new HeadraceError('listen-failed', `EADDRINUSE unix:${path}: another process listens there`)
   }
   // Whatever else keeps us from asking (EACCES) keeps us from removing, too: then bind(2) says what is wrong.
-  if (code === 'ECONNREFUSED') await unlink(path)
+  if (code === 'ECONNREFUSED') raised(() => unlinkSync(path))
 }

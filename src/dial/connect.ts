@@ -210,6 +210,7 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   EADDRINUSE: 'ports-exhausted',
   EMFILE: 'ports-exhausted',
   ENFILE: 'ports-exhausted',
+  ENOSPC: 'ports-exhausted',
 }
 
 function troubleOf(error: NodeJS.ErrnoException, label: string): HeadraceError {

@@ -8,6 +8,8 @@ import type { CheckerAnswers } from './protocol.ts'
 import { ignoreSignals } from './signals.ts'
 
 ignoreSignals()
+// As in the process that will load them for good.
+process.umask(0o077)
 
 wire<CheckerAnswers, object>('the primary', process, {
   check: async ({ file, text }) => await checkFiles(readConfig(text, file, process.env)),

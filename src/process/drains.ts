@@ -29,6 +29,8 @@ const PROGRESS_TIMEOUT_MS = 1_000
 export interface Drains {
   /** Whether the program is on its way to its end. */
   readonly isDraining: boolean
+  /** Resolves when a second signal says that nothing is to be waited for; not before `ended` is called. */
+  readonly hurried: Promise<void>
   /** Resolves when a signal or an operator has asked for the end, and no worker has a tunnel left. Once. */
   ended(): Promise<DrainCounts>
   /** Resolves when it has begun; what drains already may only be given less time. Throws argument-invalid or process-silent. */
@@ -57,6 +59,10 @@ export function createDrains(parts: DrainParts): Drains {
   const asked = new Promise<DrainCounts>((resolve) => {
     operatorAsks = resolve
   })
+  let hurry: () => void = () => {}
+  const hurried = new Promise<void>((resolve) => {
+    hurry = resolve
+  })
   /** The one that is to be renewed. */
   let leaving: Worker | null = null
   /** What was heard last of those that drain. */
@@ -65,6 +71,7 @@ export function createDrains(parts: DrainParts): Drains {
   async function ended(): Promise<DrainCounts> {
     // An operator's word is no signal: the signal of a service manager that follows it is the first one.
     const { first, second } = twoSignals()
+    void second.then(hurry)
     const signalled = first.then(() => all(usual()))
     const counts = await Promise.race([signalled, asked, second.then(() => all(NOW))])
     lines.drained('all', counts, performance.now() - startedAt)
@@ -151,6 +158,7 @@ export function createDrains(parts: DrainParts): Drains {
       return starting !== null
     },
     ended,
+    hurried,
     async begin({ worker: name, timeoutMs }) {
       const times = timeoutMs === undefined ? usual() : { ...usual(), drainMs: timeoutMs }
       if (name === undefined) return operatorAsks(all(times))

@@ -2,6 +2,7 @@
 //
 //   idle ──offer──▶ offered ──giveAway──▶ some frozen ──▶ theirs, the next … ──▶ idle, as often as tunnels have come
 
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Freezing, FrozenTunnel, Handover } from '../handover.ts'
 import { seatsOf } from '../handover.ts'
 import { DESCRIPTORS_LIMIT, LETTER_BYTES, Passage } from '../linux/descriptor-passing.ts'
@@ -57,6 +58,9 @@ const OFFER_COUNT = Math.floor(DESCRIPTORS_LIMIT / 2)
 const FIRST_BATCH = 16
 /** Some 130 bytes each. */
 const BATCH = 64
+/** Where the kernel moves the bytes, it is waited for those that are on their way, which is never long: so often, for so many ms. */
+const WAITS_LIMIT = 500
+const WAIT_MS = 2
 /** Leaves room for the line before it. */
 const KEPT_BYTES = LETTER_BYTES - 1_024
 /** An identity is short, but for what the config calls things. */
@@ -173,10 +177,19 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   /** Rejects with the reason why the rest stays. */
   async function giveAll(all: readonly Tunnel[], given: Parts): Promise<void> {
     let rest = all
-    for (let size = FIRST_BATCH; rest.length > 0 && !isHalted; size = Math.min(size * 2, BATCH)) {
+    let size = FIRST_BATCH
+    let waits = 0
+    while (rest.length > 0 && !isHalted && waits < WAITS_LIMIT) {
       const freezing = await handover.freeze(rest.slice(0, size))
-      rest = [...freezing.later, ...rest.slice(size)]
-      if (freezing.frozen.length > 0) await give(freezing, given)
+      rest = [...rest.slice(size), ...freezing.later]
+      if (freezing.frozen.length > 0) {
+        await give(freezing, given)
+        size = Math.min(size * 2, BATCH)
+        waits = 0
+      } else if (freezing.later.length > 0) {
+        await pause(WAIT_MS)
+        waits += 1
+      }
     }
   }
 

@@ -15,7 +15,7 @@
 import type { Identity, Progress } from '../handover.ts'
 
 /** Of all that is said here and in handover.ts. Two releases with different numbers hand over listeners, but no tunnels. */
-export const HANDOVER_FORMAT = 2
+export const HANDOVER_FORMAT = 3
 
 /** In the state folder, where a worker takes tunnels. */
 export const doorOf = (pid: number) => `handover-${pid}.sock`

@@ -170,6 +170,6 @@ function arrivingOf(one: Offered | undefined, progress: Progress): Arriving[] {
 }
 
 /** With memory of its own, which can be sent to another thread. */
-function joined(chunks: readonly Buffer[]): Uint8Array | null {
+function joined(chunks: readonly Buffer[]): Uint8Array<ArrayBuffer> | null {
   return chunks.length === 0 ? null : new Uint8Array(Buffer.concat(chunks))
 }

@@ -3,11 +3,14 @@
 // opens ports below 1024 at a reload, too, and starts processes. Whatever else it does, files above all, it does as the user.
 //
 //   root ──settle()──▶ acting as the user ◀──raised(act)──▶ root, for one synchronous call
+//
+// The umask goes the same way: what is made is this user's alone, but for what others are to reach.
 
-import { constants } from 'node:fs'
+import { constants, lchownSync, lstatSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
-import { lchown, lstat, mkdir, open, readdir } from 'node:fs/promises'
+import { mkdir, open, readdir } from 'node:fs/promises'
 import { userInfo } from 'node:os'
+import type { Rights } from '../accept/inherited.ts'
 import { HeadraceError } from '../errors.ts'
 
 export interface RunAs {
@@ -22,39 +25,64 @@ export interface Credentials {
   readonly gid: number
 }
 
-export interface Identity {
+export interface Identity extends Rights {
   /** For processes to be started with, inside `raised`; null: as this one. */
   readonly credentials: Credentials | null
   /** Gives the user its files, and acts as the user from now on. Throws state-failed. */
   settle(stateDirectory: string | undefined, sockets: readonly string[]): Promise<void>
-  /** As root again, while `act` runs. */
-  raised<Result>(act: () => Result): Result
 }
 
-/** Whoever started the program. */
-const UNCHANGED: Identity = { credentials: null, settle: async () => {}, raised: (act) => act() }
+/** What the umask leaves to others: nothing. */
+const OWN_ALONE = 0o077
 
 /** Throws user-unavailable. */
 export function createIdentity(wanted: RunAs | null): Identity {
-  if (wanted === null) return UNCHANGED
-  const credentials = resolve(wanted)
-  if (process.geteuid?.() === credentials.uid && process.getegid?.() === credentials.gid) return UNCHANGED
+  const credentials = wanted === null ? null : changed(resolve(wanted))
+  const umask = process.umask()
+
+  function withUmask<Result>(act: () => Result): Result {
+    const current = process.umask(umask)
+    try {
+      return act()
+    } finally {
+      process.umask(current)
+    }
+  }
+
+  function raised<Result>(act: () => Result): Result {
+    return withUmask(() => (credentials === null ? act() : asRoot(act, credentials)))
+  }
+
   return {
     credentials,
     async settle(stateDirectory, sockets) {
-      for (const path of sockets) await giveSocket(path, credentials)
+      process.umask(OWN_ALONE)
+      if (credentials === null) return
+      for (const path of sockets) giveSocket(path, credentials)
       if (stateDirectory !== undefined) await giveState(stateDirectory, credentials)
       actAs(credentials)
     },
-    raised(act) {
-      process.seteuid?.(0)
-      process.setegid?.(0)
-      try {
-        return act()
-      } finally {
-        lower(credentials)
-      }
+    raised,
+    named(path, bind) {
+      if (withUmask(bind) || credentials === null) return
+      if (raised(bind)) raised(() => giveSocket(path, credentials))
     },
+  }
+}
+
+/** Null: this process is that one already. */
+function changed(credentials: Credentials): Credentials | null {
+  const isSame = process.geteuid?.() === credentials.uid && process.getegid?.() === credentials.gid
+  return isSame ? null : credentials
+}
+
+function asRoot<Result>(act: () => Result, credentials: Credentials): Result {
+  process.seteuid?.(0)
+  process.setegid?.(0)
+  try {
+    return act()
+  } finally {
+    lower(credentials)
   }
 }
 
@@ -141,8 +169,8 @@ function unavailable(detail: string, cause?: unknown): HeadraceError {
 }
 
 /** Who may connect to a Unix socket is who may write to its file. */
-async function giveSocket(path: string, { uid, gid }: Credentials): Promise<void> {
-  if ((await lstat(path)).isSocket()) await lchown(path, uid, gid)
+function giveSocket(path: string, { uid, gid }: Credentials): void {
+  if (lstatSync(path).isSocket()) lchownSync(path, uid, gid)
 }
 
 async function giveState(folder: string, credentials: Credentials): Promise<void> {

@@ -108,6 +108,8 @@ export function createLifetime(parts: LifetimeParts): Lifetime {
     const successor = await Promise.race([upgrades.succeeded, ending.then(() => null)])
     if (successor !== null) await succeededBy(successor, ending)
     const counts = await ending
+    // When the main process ends, a service manager ends all that is left (systemd.kill(5), KillMode=mixed).
+    if (successor === null) await Promise.race([before?.gone, drains.hurried])
     const counted = ofRemnant(await totals.gather(), upgrades.moved)
     await successor?.wire.ask('farewell', [counted]).catch(() => {})
     await endAll()
@@ -117,10 +119,13 @@ export function createLifetime(parts: LifetimeParts): Lifetime {
   }
 
   /** Only what could not be moved is left here: when that is over, or by a signal, this program ends. */
-  async function succeededBy({ release, pid }: Successor, ending: Promise<unknown>): Promise<void> {
+  async function succeededBy(successor: Successor, ending: Promise<unknown>): Promise<void> {
+    const { release, pid } = successor
     standing.isSucceeded = true
     watchdog?.stop()
     notify.mainPid(pid)
+    // Whoever has started the first of them knows no other.
+    if (parts.isAnchored) successor.passSignals()
     await upgrades.leave()
     // Those that the other one does not go on with, for good.
     for (const { address, leave, close } of sockets()) release.kept.includes(address) ? leave() : close()

@@ -9,7 +9,7 @@ import { inherit, openInherited } from '../accept/inherited.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import type { Problem } from '../config/problems.ts'
 import { configError, problem } from '../config/problems.ts'
-import { asHeadraceError } from '../errors.ts'
+import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { Changed } from '../operations.ts'
 import type { Identity } from './identity.ts'
 import type { Wire } from './messages.ts'
@@ -43,6 +43,9 @@ export async function openSockets(
     return known === undefined ? null : inherit(known, workers, isOurs)
   })
   for (const { descriptors } of left) for (const descriptor of descriptors) closeSync(descriptor)
+  for (const { address } of left.filter(({ isGiven }) => isGiven)) {
+    throw new HeadraceError('activation-failed', notTaken(address))
+  }
   const taken = await Promise.all(
     listeners.map(async ({ address }, at) => inherited[at] ?? (await given.take(address, workers))),
   )
@@ -50,23 +53,21 @@ export async function openSockets(
   const opening = listeners.map(({ address }, at) => taken[at] ?? openInherited(address, workers))
   const results = await Promise.allSettled(opening)
   const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
-  // What the state folder gets is its user's alone; a socket is for whom the umask of whoever started us lets in.
-  process.umask(0o077)
   const own = opened.filter((one) => !taken.includes(one))
   const paths = own.flatMap(({ address }) => (address.startsWith('unix:') ? [address.slice(5)] : []))
   const failed =
     results.find((result) => result.status === 'rejected')?.reason ??
     (await identity.settle(edge.stateDirectory, paths).catch((error: unknown) => error))
-  // The folder of a Unix socket may be root's; what was given is known by its object.
-  if (failed === undefined) return opened.map((one) => (given.has(one) ? one : ownOf(one, identity)))
+  // The folder of a Unix socket may be root's.
+  if (failed === undefined) return opened.map((one) => ownOf(one, identity))
   for (const { close } of opened) close()
   throw failed
 }
 
 /** For the release that comes after this one. */
 export function legacyOf({ listeners }: LoadedConfig, sockets: Sockets): LegacySocket[] {
-  return sockets.map(({ address, descriptors, isSpread }, at) => {
-    return { configured: listeners[at]?.address ?? address, address, descriptors, isSpread }
+  return sockets.map(({ address, descriptors, isSpread, isGiven }, at) => {
+    return { configured: listeners[at]?.address ?? address, address, descriptors, isSpread, isGiven }
   })
 }
 
@@ -108,7 +109,7 @@ export async function relisten(
     try {
       const passed = await given.take(options.address, workers)
       const opened =
-        passed ?? ownOf(await openInherited(options.address, workers, undefined, identity.raised), identity)
+        passed ?? ownOf(await openInherited(options.address, workers, undefined, identity), identity)
       added.push(opened)
       return opened
     } catch (error) {
@@ -119,11 +120,15 @@ export async function relisten(
   })
   const sockets = (await Promise.all(opening)).flatMap((socket) => socket ?? [])
   const removed = left.flatMap(({ socket }) => socket ?? [])
-  for (const { address } of removed.filter(given.has)) {
+  for (const { address } of removed.filter(({ isGiven }) => isGiven)) {
     // As at the start: nobody would accept what connects there.
-    const reason = `no listener takes ${address}, which the service manager has opened`
     problems.push(
-      problem(['listeners'], reason, 'leave it, or take it out of the socket unit and restart', next.locate),
+      problem(
+        ['listeners'],
+        notTaken(address),
+        'leave it, or take it out of the socket unit and restart',
+        next.locate,
+      ),
     )
   }
   const drop = () => {
@@ -151,6 +156,10 @@ export async function relisten(
     },
     drop,
   }
+}
+
+function notTaken(address: string): string {
+  return `no listener takes ${address}, which the service manager has opened`
 }
 
 function addressOf({ address }: Inherited): string {

@@ -27,7 +27,9 @@ export interface Successor {
   kill(): void
   /** It is not told any more, and does not keep this process alive. */
   disown(): void
-  /** This process does nothing more than to pass signals on, and ends as that one does. */
+  /** From now on it gets the signals of this process as well. */
+  passSignals(): void
+  /** This process ends as that one does. */
   outlived(): Promise<never>
 }
 
@@ -88,8 +90,10 @@ export async function startSuccessor(parts: SuccessorParts): Promise<Successor> 
         child.unref()
         if (child.connected) child.disconnect()
       },
-      async outlived() {
+      passSignals() {
         for (const signal of PASSED_ON) process.on(signal, () => child.kill(signal))
+      },
+      async outlived() {
         return process.exit(await ended)
       },
     }

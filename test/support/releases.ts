@@ -35,7 +35,7 @@ export async function startReleases(t: Test, config: string, options: FleetOptio
   t.teardown(() => {
     for (const pid of pids) killTree(pid)
   })
-  return Object.assign(Object.create(fleet) as Fleet, {
+  const own = {
     // Whoever takes over speaks where the first one did, also when that one has gone.
     async says(message: string, count = 1) {
       while (fleet.said(message).length < count) await new Promise((resolve) => setTimeout(resolve, 5))
@@ -52,7 +52,9 @@ export async function startReleases(t: Test, config: string, options: FleetOptio
       return pids.at(-1) ?? 0
     },
     firstEnded,
-  })
+  }
+  // What changes is asked for each time: Object.assign would ask once.
+  return Object.create(fleet, Object.getOwnPropertyDescriptors(own)) as Releases
 }
 
 /** A program with all that it has started, as far as it goes. */

@@ -147,6 +147,10 @@ export const copy = (to: number, from: number): Instruction => ({ code: 0xbf, to
 export const set = (to: number, value: number): Instruction => ({ code: 0xb7, to, value })
 export const add = (to: number, from: number): Instruction => ({ code: 0x0f, to, from })
 export const addValue = (to: number, value: number): Instruction => ({ code: 0x07, to, value })
+/** Of the lower 32 bits, as the next one; the upper ones become 0. */
+export const add32 = (to: number, from: number): Instruction => ({ code: 0x0c, to, from })
+export const subtract32 = (to: number, from: number): Instruction => ({ code: 0x1c, to, from })
+export const negate = (to: number): Instruction => ({ code: 0x87, to })
 export const load32 = (to: number, from: number, offset: number): Instruction => ({
   code: 0x61,
   to,
@@ -195,6 +199,19 @@ export const jumpIfGreater = (to: number, from: number, label: string): Instruct
   code: 0x2d,
   to,
   from,
+  offset: label,
+})
+
+export const jumpIfGreaterThan = (to: number, value: number, label: string): Instruction => ({
+  code: 0x25,
+  to,
+  value,
+  offset: label,
+})
+/** Of the lower 32 bits, signed. */
+export const jumpUnlessPositive32 = (to: number, label: string): Instruction => ({
+  code: 0xd6,
+  to,
   offset: label,
 })
 

@@ -25,7 +25,7 @@ import type { EarlyBytes, SpliceOwner, Splicing } from '../engine.ts'
 import { NO_PAST } from './bits.ts'
 import { hangUp } from './closing.ts'
 import { openSockmap } from './maps.ts'
-import type { Frozen, Order } from './orders.ts'
+import type { Frozen, Order, Rest } from './orders.ts'
 import { register } from './registration.ts'
 import { WAKE } from './relay.ts'
 import { push, takeAll } from './slot-ring.ts'
@@ -61,6 +61,8 @@ export class Kernel implements Watcher, Orders {
   /** Slots that were used before and are free. */
   readonly #free: number[] = []
   #size = 0
+  /** Slots that will not be used again, see `release` in sockmap.ts. */
+  #retired = 0
   /** Bytes that the kernel has moved from a side; null without sockmap. */
   #redirected: ((side: number) => number) | null = null
   /** Resolves when the relay's thread has loaded what it needs, while there were descriptors; rejects if it can't. */
@@ -141,6 +143,8 @@ export class Kernel implements Watcher, Orders {
       originToClient: lengthOf(fromOrigin),
       toClient,
       toOrigin,
+      clientAhead: null,
+      originAhead: null,
     }
     this.#begin(splicing, carried, mode)
     return splicing
@@ -160,8 +164,8 @@ export class Kernel implements Watcher, Orders {
 
   /**
    * Stops tunnels where they are; of each one that is in the answer, `thaw` or `leave` comes next. The others go on: they have
-   * ended, or are being ended by an operator, or the kernel moves their bytes; `later`: they can be asked for again. Of none: when
-   * all are begun.
+   * ended, or are being ended by an operator; `later`: they can be asked for again. Of none: when all are begun. What the
+   * kernel has redirected until then is the relay's from then on, here or elsewhere.
    */
   async freeze(meant: readonly KernelSplicing[]): Promise<{
     readonly at: number
@@ -172,14 +176,13 @@ export class Kernel implements Watcher, Orders {
     const open = [...bySlot.values()]
     // From here on an order to the relay may come too late.
     for (const one of open) this.#wishes.keep(one)
-    const { at, slots, kept, later } = await new Promise<Frozen>((resolve) => {
+    const { at, tunnels, later } = await new Promise<Frozen>((resolve) => {
       this.#freezing.push(resolve)
       const generations = open.map(({ generation }) => generation)
       this.order({ kind: 'freeze', slots: [...bySlot.keys()], generations })
     })
-    const bytes = new Map(kept)
     const of = (slot: number) => bySlot.get(slot) as KernelSplicing
-    const frozen = new Map(slots.map((slot) => [of(slot), this.#carriedAt(slot, bytes)] as const))
+    const frozen = new Map([...tunnels].map(([slot, rest]) => [of(slot), this.#carriedAt(slot, rest)]))
     for (const one of open) if (!frozen.has(one)) this.#wishes.grant(one)
     return { at, frozen, later: later.map(of) }
   }
@@ -216,11 +219,11 @@ export class Kernel implements Watcher, Orders {
       this.calls.close(this.tables.descriptors[side] as number)
       this.tables.descriptors[side] = -1
     }
-    this.#give(splicing.slot)
+    this.#give(splicing.slot, carried.clientAhead !== null || carried.originAhead !== null)
     this.#wishes.passOn(splicing, onward)
   }
 
-  #carriedAt(slot: number, kept: ReadonlyMap<number, Uint8Array>): Carried {
+  #carriedAt(slot: number, rest: Rest): Carried {
     const { descriptors, bytes, pasts } = this.tables
     const [client, origin] = [slot * 2, slot * 2 + 1]
     return {
@@ -229,8 +232,7 @@ export class Kernel implements Watcher, Orders {
       past: pasts[slot] as number,
       clientToOrigin: bytes[client] as number,
       originToClient: bytes[origin] as number,
-      toClient: kept.get(client) ?? null,
-      toOrigin: kept.get(origin) ?? null,
+      ...rest,
     }
   }
 
@@ -253,7 +255,7 @@ export class Kernel implements Watcher, Orders {
 
   #begin({ slot, generation }: KernelSplicing, carried: Carried, mode: number): void {
     const { descriptors, bytes, generations, modes, pasts } = this.tables
-    const { toClient, toOrigin } = carried
+    const { toClient, toOrigin, clientAhead, originAhead } = carried
     descriptors[slot * 2] = carried.client
     descriptors[slot * 2 + 1] = carried.origin
     bytes[slot * 2] = carried.clientToOrigin
@@ -261,8 +263,8 @@ export class Kernel implements Watcher, Orders {
     modes[slot] = mode
     pasts[slot] = carried.past
     Atomics.store(generations, slot, generation)
-    if (toClient !== null || toOrigin !== null) {
-      this.order({ kind: 'keep', slot, generation, toClient, toOrigin })
+    if (toClient !== null || toOrigin !== null || clientAhead !== null || originAhead !== null) {
+      this.order({ kind: 'keep', slot, generation, toClient, toOrigin, clientAhead, originAhead })
     }
     if (push(this.tables.begun, slot)) setImmediate(wakeLater, this)
   }
@@ -294,7 +296,7 @@ export class Kernel implements Watcher, Orders {
 
   /** How many more there is room for. */
   get room(): number {
-    return this.isRunning ? this.tables.slots - this.#size : 0
+    return this.isRunning ? this.tables.slots - this.#size - this.#retired : 0
   }
 
   order(order: Order): void {
@@ -313,15 +315,16 @@ export class Kernel implements Watcher, Orders {
     splicing?.over(word)
   }
 
-  #give(slot: number): void {
+  #give(slot: number, isRetired = false): void {
     this.#open[slot] = undefined
-    this.#free.push(slot)
+    if (isRetired) this.#retired += 1
+    else this.#free.push(slot)
     this.#size -= 1
     if (this.#size === 0) this.#worker.unref()
   }
 
   /** Sends what it can; the rest, or what met an error, is the relay's to send. Null if nothing is left. */
-  #send(descriptor: number, chunks: readonly Buffer[]): Uint8Array | null {
+  #send(descriptor: number, chunks: readonly Buffer[]): Uint8Array<ArrayBuffer> | null {
     if (chunks.length === 0) return null
     const all = Buffer.concat(chunks)
     const sent = Math.max(0, this.calls.send(descriptor, all, all.length, MSG_NOSIGNAL))

@@ -20,7 +20,6 @@ import { FIELDS, type VerdictMaps, verdictProgram } from './verdict.ts'
 /** Descriptors and sizes: what a worker thread needs to use the maps that the main thread has made. */
 export interface SockmapHandle extends VerdictMaps {
   readonly slots: number
-  readonly verdicts: number
   readonly program: number
   readonly ringBytes: number
 }
@@ -74,13 +73,13 @@ function makeMaps(calls: Libc, bpf: Bpf, slots: number, keep: (fd: number) => nu
       name: 'headrace_states',
     }),
   )
-  const maps = { peers, sides, states, ring }
+  const maps = { peers, sides, states, ring, verdicts }
   const program = keep(bpf.load(PROGRAM_TYPE_SK_SKB, verdictProgram(maps), 'headrace'))
   bpf.attach(program, verdicts, ATTACH_SK_SKB_VERDICT)
-  return { ...maps, slots, verdicts, program, ringBytes }
+  return { ...maps, slots, program, ringBytes }
 }
 
-/** When no tunnel is left and every user of it has been closed. */
+/** When every user of it has been closed. What the sockets in them need of the maps lives on with them (verdict.ts). */
 export function closeSockmap(handle: SockmapHandle): void {
   const { program, verdicts, peers, sides, states, ring } = handle
   for (const fd of [program, verdicts, peers, sides, states, ring]) libc().close(fd)

@@ -2,18 +2,13 @@
 // relay takes when its eventfd wakes it.
 
 import type { SockmapHandle } from './maps.ts'
+import type { Ahead } from './redirect.ts'
 
 export type Order =
   /** From now on tunnels may be given to the kernel. */
   | { readonly kind: 'sockmap'; readonly handle: SockmapHandle }
-  /** Bytes of a tunnel that is about to begin, which its sides did not take at once. */
-  | {
-      readonly kind: 'keep'
-      readonly slot: number
-      readonly generation: number
-      readonly toClient: Uint8Array | null
-      readonly toOrigin: Uint8Array | null
-    }
+  /** Of a tunnel that is about to begin. */
+  | ({ readonly kind: 'keep'; readonly slot: number; readonly generation: number } & Rest)
   /** FIN to both sides, after what is kept for them. */
   | { readonly kind: 'finish'; readonly slot: number; readonly generation: number }
   /** Closed now. */
@@ -25,10 +20,18 @@ export type Order =
 export interface Frozen {
   /** When the first of them stopped, see monotonic.ts. */
   readonly at: number
-  /** Those of the order that are main's now. */
-  readonly slots: readonly number[]
-  /** What was taken and not sent yet, by the side that it is for. */
-  readonly kept: readonly (readonly [side: number, bytes: Uint8Array<ArrayBuffer>])[]
-  /** Those whose turn has not come, since of the others there is enough to carry: they go on. */
+  /** Those of the order that are main's now, by slot. */
+  readonly tunnels: ReadonlyMap<number, Rest>
+  /** Those whose turn has not come, since of the others there is enough to carry, or bytes are in the kernel: they go on. */
   readonly later: readonly number[]
+}
+
+/** What the tables don't have of a tunnel that no relay has. */
+export interface Rest {
+  /** Bytes that were taken and not sent yet, by the side that they are for. */
+  readonly toClient: Uint8Array<ArrayBuffer> | null
+  readonly toOrigin: Uint8Array<ArrayBuffer> | null
+  /** See redirect.ts. */
+  readonly clientAhead: Ahead
+  readonly originAhead: Ahead
 }

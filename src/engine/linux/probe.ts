@@ -30,8 +30,8 @@ import { SOCKADDR_SIZE, sockaddrOf } from '../../linux/sockaddr.ts'
 import { closeSockmap, openSockmap, type SockmapHandle } from './maps.ts'
 import { BOUND, JOINED, type Sockmap, useSockmap } from './sockmap.ts'
 
-/** How long each wait may take, in rounds of a ms: on a busy machine the kernel's threads have their turn late. */
-const ROUNDS = 500
+/** How long each wait may take, in rounds of a ms: on a busy machine the kernel's threads have had their turn after 9 s. */
+const ROUNDS = 20_000
 /** A sender that can send nothing for so long is stopped. */
 const IDLE_ROUNDS = 10
 const CHUNK_BYTES = 64 * 1024
@@ -193,6 +193,8 @@ function createBench(calls: Libc, map: Sockmap, opened: number[]) {
     const before = directions.map(({ side }) => map.bytes(side))
     for (const direction of directions) {
       flood(direction)
+      // What waits there still would let more be passed to the other socket than its window allows (sockmap.ts).
+      untilDrained(direction.side)
       if (direction.sent === FLOOD_BYTES) throw new Error('nothing bounds what waits to be sent')
     }
     for (const [index, direction] of directions.entries()) {

@@ -6,12 +6,29 @@
 // In USER and PASSED the relay reads and sends as for any tunnel. In LEAVING nothing is read: nothing may overtake what
 // was redirected. Nobody tells when that has left, so such directions are asked now and then; it is never long, since
 // what is redirected never waits for a window (sockmap.ts). A direction doesn't go back, and doesn't touch the other one.
+//
+// A tunnel that leaves this relay for one of another process is taken back first. Its sockets keep the program, which passes
+// all, and the program its maps; over there such a side is ORPHANED. Whether all that was passed has been read is asked of the
+// socket then: what has come on it, less what had gone from it before the tunnel's first byte.
 
+import type { Sockets } from './sockets.ts'
 import type { Sockmap } from './sockmap.ts'
 
+/** Of a side that is ORPHANED: bytes that had come on its connection ahead of those that the tunnel counts. Null: it isn't. */
+export type Ahead = number | null
+
+export const NO_AHEADS = [null, null] as const
+
 export interface Redirect {
-  /** Readable when `hear` has something. */
-  readonly ring: number
+  /** From now on `join` gives tunnels to the kernel. */
+  open(sockmap: Sockmap): void
+  /** A side that is about to begin was redirected before. */
+  adopt(side: number, ahead: number): void
+  /**
+   * What another relay must be told of a tunnel that leaves this one; null if it can't yet: its directions are being taken
+   * back, and it goes on.
+   */
+  release(slot: number): readonly [client: Ahead, origin: Ahead] | null
   /** Gives a tunnel to the kernel as far as it takes it; false if not at all. */
   join(slot: number): boolean
   /** Whether the kernel moves what comes from `side`. */
@@ -42,6 +59,8 @@ export interface Redirect {
 
 export interface RedirectHooks {
   readonly descriptors: Int32Array
+  /** By side: what the relay has taken from it. */
+  readonly bytes: Float64Array
   /** What `side` is watched for has changed. */
   watch(side: number): void
   /** `side` may have become readable. */
@@ -57,21 +76,59 @@ const KERNEL = 2
 const LEAVING = 3
 /** Read with recv only (sockmap.ts). */
 const PASSED = 4
+/** The same, by maps of another process. */
+const ORPHANED = 5
 
 const POLL_MS = 1
 
-export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectHooks): Redirect {
+export function createRedirect(sockets: Sockets, slots: number, hooks: RedirectHooks): Redirect {
   const ways = new Uint8Array(slots * 2)
+  /** By slot: it is in the maps. */
+  const joined = new Uint8Array(slots)
+  const aheads = new Map<number, number>()
+  let maps: Sockmap | null = null
   /** Not drained, or not read to the end, when they were asked last. */
   const waiting = new Set<number>()
 
   function join(slot: number): boolean {
     const [client = -1, origin = -1] = hooks.descriptors.subarray(slot * 2, slot * 2 + 2)
-    const taken = sockmap.join(slot, client, origin)
+    const taken = maps?.join(slot, client, origin) ?? 0
     if (taken === 0) return false
+    joined[slot] = 1
     ways[slot * 2] = taken & 1 ? KERNEL : USER
     ways[slot * 2 + 1] = taken & 2 ? KERNEL : USER
     return true
+  }
+
+  function adopt(side: number, ahead: number): void {
+    // It is passed already where it only comes back to the relay that has released it.
+    if (ways[side] !== NONE) return
+    ways[side] = ORPHANED
+    aheads.set(side, ahead)
+  }
+
+  function release(slot: number): readonly [client: Ahead, origin: Ahead] | null {
+    const [client, origin] = [slot * 2, slot * 2 + 1]
+    for (const side of [client, origin]) takeBack(side)
+    const canLeave = [client, origin].map((side) => isDrained(side) && !isLost(side))
+    if (canLeave.includes(false)) return null
+    const moved = [bytes(client), bytes(origin)] as const
+    const gone = joined[slot] === 1 ? maps?.release(slot) : undefined
+    for (const side of [client, origin]) {
+      waiting.delete(side)
+      if (ways[side] === USER) ways[side] = NONE
+    }
+    const result = [aheadOf(client, moved[0], gone?.[0]), aheadOf(origin, moved[1], gone?.[1])] as const
+    // Nothing of it is passed: the maps' part in it is over.
+    if (ways[client] === NONE && ways[origin] === NONE) leave(slot)
+    return result
+  }
+
+  /** `moved`: bytes by the kernel, which count as the relay's from here on; `gone`: see Sockmap's `release`. */
+  function aheadOf(side: number, moved: number, gone = 0): Ahead {
+    const total = (hooks.bytes[side] as number) + moved
+    hooks.bytes[side] = total
+    return ways[side] === PASSED ? gone - total : (aheads.get(side) ?? null)
   }
 
   function mayRead(side: number, hasEnd: boolean): boolean {
@@ -81,18 +138,18 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
 
   function takeBack(side: number): void {
     if (ways[side] !== KERNEL) return
-    sockmap.takeBack(side)
+    maps?.takeBack(side)
     ways[side] = LEAVING
     watchBoth(side)
   }
 
   function isDrained(side: number): boolean {
     if (ways[side] !== LEAVING) return ways[side] !== KERNEL
-    if (!sockmap.drained(side)) {
+    if (maps?.drained(side) === false) {
       waiting.add(side)
       return false
     }
-    sockmap.settle(side)
+    maps?.settle(side)
     ways[side] = PASSED
     return true
   }
@@ -103,9 +160,9 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
   }
 
   function hear(): void {
-    sockmap.events((side) => {
-      if (ways[side] === NONE || ways[side] === USER) return
-      const way = sockmap.attend(side)
+    maps?.events((side) => {
+      if (!isCounted(side)) return
+      const way = maps?.attend(side)
       if (way === 'lost') return void hooks.lost(side)
       if (way === 'kernel' || ways[side] !== KERNEL) return
       takeBack(side)
@@ -113,16 +170,32 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
     })
   }
 
+  /** The maps' program counts what comes from it. */
+  function isCounted(side: number): boolean {
+    return ways[side] === KERNEL || ways[side] === LEAVING || ways[side] === PASSED
+  }
+
+  function isLost(side: number): boolean {
+    return isCounted(side) && maps?.attend(side) === 'lost'
+  }
+
   /** What was passed may still be on its way to where recv finds it: behind it a FIN only seems to be next. */
   function awaits(side: number): boolean {
-    if (ways[side] !== PASSED || sockmap.isRead(side)) return false
+    if (isRead(side)) return false
     waiting.add(side)
     return true
   }
 
+  function isRead(side: number): boolean {
+    if (ways[side] === PASSED) return maps?.isRead(side) !== false
+    if (ways[side] !== ORPHANED) return true
+    const received = sockets.received(hooks.descriptors[side] as number)
+    return received - (aheads.get(side) as number) <= (hooks.bytes[side] as number)
+  }
+
   function emptied(side: number): void {
-    if (ways[side] === PASSED) return void awaits(side)
-    if (ways[side] !== USER || !sockmap.give(side)) return
+    if (ways[side] === PASSED || ways[side] === ORPHANED) return void awaits(side)
+    if (ways[side] !== USER || maps?.give(side) !== true) return
     ways[side] = KERNEL
     watchBoth(side)
   }
@@ -136,27 +209,40 @@ export function createRedirect(sockmap: Sockmap, slots: number, hooks: RedirectH
     return waiting.size === 0 ? -1 : POLL_MS
   }
 
+  function bytes(side: number): number {
+    return ways[side] === NONE || ways[side] === ORPHANED ? 0 : (maps?.bytes(side) ?? 0)
+  }
+
   function leave(slot: number): void {
-    for (const side of [slot * 2, slot * 2 + 1]) waiting.delete(side)
-    if (ways[slot * 2] === NONE) return
-    ways.fill(NONE, slot * 2, slot * 2 + 2)
-    sockmap.leave(slot)
+    if (joined[slot] === 1) maps?.leave(slot)
+    joined[slot] = 0
+    for (const side of [slot * 2, slot * 2 + 1]) {
+      waiting.delete(side)
+      aheads.delete(side)
+      ways[side] = NONE
+    }
   }
 
   return {
-    ring: sockmap.ring,
+    open(sockmap) {
+      maps = sockmap
+    },
+    adopt,
+    release,
     join,
     redirects: (side) => ways[side] === KERNEL,
     allowsBulk: (side) => ways[side] === NONE || ways[side] === USER,
     mayRead,
     isDrained,
-    took: (side, size) => ways[side] === PASSED && sockmap.took(side, size),
+    took(side, size) {
+      if (ways[side] === PASSED) maps?.took(side, size)
+    },
     awaits,
     emptied,
     takeBack,
     hear,
     poll,
-    bytes: (side) => (ways[side] === NONE ? 0 : sockmap.bytes(side)),
+    bytes,
     leave,
   }
 }

@@ -1,5 +1,6 @@
 // What the relay (relay.ts) and its thread (thread.ts) want of each other.
 
+import type { Ahead } from './redirect.ts'
 import type { Sockmap } from './sockmap.ts'
 
 export interface RelayHooks {
@@ -12,8 +13,8 @@ export interface RelayHooks {
 export interface Relay {
   /** Waits for events, and serves each once. */
   turn(): void
-  /** Bytes that are sent to a side before any others; before its first event. */
-  keep(side: number, bytes: Buffer): void
+  /** Of a side that is about to begin: bytes that are sent to it before any others; and see redirect.ts. */
+  keep(side: number, bytes: Buffer | null, ahead: Ahead): void
   /** Begins a tunnel whose sides are in the tables. */
   begin(slot: number): void
   /** From now on a tunnel is given to the kernel if its mode says so. */
@@ -24,7 +25,16 @@ export interface Relay {
   cut(slot: number, generation: number, isReset: boolean): void
   /**
    * Gives a tunnel back to main as it is, with its past in the tables: nothing more is read or sent, and nothing closed.
-   * False if it has ended, or an operator ends it, or the kernel moves its bytes. `keep` is told what was not sent yet.
+   * Null if it has ended, or an operator ends it. 'later': the kernel moves bytes of it, which have to arrive first; it goes on.
    */
-  freeze(slot: number, generation: number, keep: (side: number, bytes: Buffer) => void): boolean
+  freeze(slot: number, generation: number): Remains | 'later' | null
+}
+
+/** What is known of a frozen tunnel besides what the tables have. */
+export interface Remains {
+  /** What was taken and not sent yet; no copies. */
+  readonly toClient: Buffer | null
+  readonly toOrigin: Buffer | null
+  readonly clientAhead: Ahead
+  readonly originAhead: Ahead
 }

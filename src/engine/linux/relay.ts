@@ -22,8 +22,6 @@ import {
   EPOLLIN,
   EPOLLOUT,
   EPOLLRDHUP,
-  EVENT_DATA,
-  EVENT_WORDS,
   MSG_NOSIGNAL,
   SHUT_WR,
 } from '../../linux/libc.ts'
@@ -42,10 +40,11 @@ import {
 } from './bits.ts'
 import { createBulk } from './bulk.ts'
 import { hangUp, pendingError } from './closing.ts'
-import type { Redirect } from './redirect.ts'
-import { createRedirect } from './redirect.ts'
-import { register } from './registration.ts'
-import type { Relay, RelayHooks } from './relay-contract.ts'
+import type { Ahead, Redirect } from './redirect.ts'
+import { createRedirect, NO_AHEADS } from './redirect.ts'
+import { createEvents, register } from './registration.ts'
+import type { Relay, RelayHooks, Remains } from './relay-contract.ts'
+import { createSockets } from './sockets.ts'
 import type { Sockmap } from './sockmap.ts'
 import type { Tables } from './tables.ts'
 import { ENDED_BY_EDGE, ENDED_BY_OPERATOR, endWord, MODE_EPOLL, MODE_SOCKMAP } from './tables.ts'
@@ -53,7 +52,6 @@ import { ENDED_BY_EDGE, ENDED_BY_OPERATOR, endWord, MODE_EPOLL, MODE_SOCKMAP } f
 const SCRATCH_BYTES = 64 * 1024
 /** Reads of one side before the others have their turn. */
 const READS_PER_TURN = 16
-const BATCH = 512
 
 /** Indexes of no side: the event is for the thread itself. */
 export const WAKE = -1
@@ -61,8 +59,8 @@ const RING = -2
 
 export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: RelayHooks): Relay {
   const { descriptors, bytes, modes } = tables
-  const { recv, send, epoll_wait } = calls
-  const events = new Int32Array(BATCH * EVENT_WORDS)
+  const { recv, send } = calls
+  const hear = createEvents(calls, epoll)
   const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES)
   const flags = new Uint8Array(tables.slots * 2)
   // By slot: the generation of the tunnel that is here, 0 for none. The tables may have the slot's next one already, while
@@ -79,17 +77,16 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   let patience = -1
 
   function turn(): void {
-    const count = epoll_wait(epoll, events, BATCH, queue.length > 0 ? 0 : patience)
-    for (let index = 0; index < count; index += 1) {
-      const at = index * EVENT_WORDS
-      const side = events[at + EVENT_DATA] as number
-      if (side === WAKE) hooks.woken()
-      else if (side === RING) redirect?.hear()
-      else if (here[side >> 1] === events[at + EVENT_DATA + 1]) serve(side, events[at] as number)
-    }
+    hear(queue.length > 0 ? 0 : patience, heard)
     serveQueue()
     // Last, since what it ends is told of before the next sleep.
     if (redirect !== null) patience = redirect.poll()
+  }
+
+  function heard(side: number, generation: number, seen: number): void {
+    if (side === WAKE) hooks.woken()
+    else if (side === RING) redirect?.hear()
+    else if (here[side >> 1] === generation) serve(side, seen)
   }
 
   function serveQueue(): void {
@@ -265,22 +262,23 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     tell(slot, endWord(ENDED_BY_OPERATOR, isReset, 0))
   }
 
-  function freeze(slot: number, generation: number, keep: (side: number, bytes: Buffer) => void): boolean {
+  function freeze(slot: number, generation: number): Remains | 'later' | null {
     const isOperators = first[slot] === ENDED_BY_OPERATOR + 1
-    if (here[slot] !== generation || isOperators || modes[slot] === MODE_SOCKMAP) return false
+    if (here[slot] !== generation || isOperators) return null
+    const aheads = redirect === null ? NO_AHEADS : redirect.release(slot)
+    if (aheads === null) return 'later'
+    modes[slot] = MODE_EPOLL
     const [client, origin] = [slot * 2, slot * 2 + 1]
     for (const side of [client, origin]) keepPiped(side)
-    for (const side of [client, origin]) {
-      const waiting = kept.get(side)
-      if (waiting !== undefined) keep(side, waiting)
-      kept.delete(side)
-    }
+    const [clientAhead, originAhead] = aheads
+    const [toClient = null, toOrigin = null] = [kept.get(client), kept.get(origin)]
+    for (const side of [client, origin]) kept.delete(side)
     tables.pasts[slot] = pastOf(flagsOf(client), flagsOf(origin), first[slot] as number)
     flags.fill(0, client, origin + 1)
     first[slot] = 0
     // Events that are under way are for nobody from here on.
     here[slot] = 0
-    return true
+    return { toClient, toOrigin, clientAhead, originAhead }
   }
 
   function close(slot: number, isReset: boolean): void {
@@ -336,14 +334,25 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     return redirect?.redirects(side) === true
   }
 
-  function useSockmap(sockmap: Sockmap): void {
-    redirect = createRedirect(sockmap, tables.slots, {
+  function redirecting(): Redirect {
+    redirect ??= createRedirect(createSockets(calls), tables.slots, {
       descriptors,
+      bytes,
       watch: (side) => void watch(side, EPOLL_CTL_MOD),
       resume,
       lost: (side) => fail(side, ENOBUFS),
     })
-    register(calls, epoll, EPOLL_CTL_ADD, redirect.ring, EPOLLIN | EPOLLET, RING, 0)
+    return redirect
+  }
+
+  function useSockmap(sockmap: Sockmap): void {
+    redirecting().open(sockmap)
+    register(calls, epoll, EPOLL_CTL_ADD, sockmap.ring, EPOLLIN | EPOLLET, RING, 0)
+  }
+
+  function keep(side: number, data: Buffer | null, ahead: Ahead): void {
+    if (data !== null) kept.set(side, data)
+    if (ahead !== null) redirecting().adopt(side, ahead)
   }
 
   function resume(side: number): void {
@@ -385,5 +394,5 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     return flags[side] as number
   }
 
-  return { turn, keep: (side, data) => void kept.set(side, data), begin, useSockmap, finish, cut, freeze }
+  return { turn, keep, begin, useSockmap, finish, cut, freeze }
 }

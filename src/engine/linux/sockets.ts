@@ -12,15 +12,28 @@ import {
   SIOCOUTQ,
   SO_COOKIE,
   SO_RCVLOWAT,
+  SO_REUSEADDR,
   SO_SNDBUFFORCE,
   SOL_SOCKET,
   TCP_INFO,
   TCP_NOTSENT_LOWAT,
+  TCP_QUEUE_SEQ,
+  TCP_REPAIR,
+  TCP_REPAIR_QUEUE,
 } from '../../linux/libc.ts'
 
-/** struct tcp_info as far as it is read: tcpi_bytes_acked is 64 bits at 120 (linux/tcp.h). */
-const TCP_INFO_BYTES = 128
+/** struct tcp_info as far as it is read (linux/tcp.h), as words of 64 bits; the first byte is the state. */
+const TCP_INFO_BYTES = 136
 const BYTES_ACKED = 15
+const BYTES_RECEIVED = 16
+
+/** Their other end's FIN has come (net/tcp_states.h): TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING. */
+const STATES_AFTER_FIN = [6, 7, 8, 9, 11]
+
+/** Of TCP_REPAIR, and of TCP_REPAIR_QUEUE (linux/tcp.h); off without a probe of the other end's window. */
+const REPAIR_ON = 1
+const REPAIR_OFF = -1
+const RECEIVE_QUEUE = 1
 
 /** More than any buffer: tcp_notsent_lowat of the system, if it is small, would be a second bound. */
 const NO_LOW_WATER = new Int32Array([2 ** 31 - 1])
@@ -36,6 +49,10 @@ export interface Sockets {
   unacknowledged(fd: number): number
   /** All that it was ever given to send. */
   written(fd: number): number
+  /** TCP's number of the byte that is to arrive next; needs CAP_NET_ADMIN. */
+  nextReceived(fd: number): number
+  /** All that has ever arrived on it, in order, whoever has read it. */
+  received(fd: number): number
   /** In bytes, which the kernel doubles; over the system's limits, which CAP_NET_ADMIN allows (socket(7)). */
   setSendBuffer(fd: number, size: number): void
   /** Nothing to read, no FIN, no error. */
@@ -47,6 +64,7 @@ export interface Sockets {
 
 export function createSockets(calls: Libc): Sockets {
   const info = new BigUint64Array(TCP_INFO_BYTES / 8)
+  const state = new Uint8Array(info.buffer, 0, 1)
   const size = new Uint32Array(1)
   const wide = new BigUint64Array(1)
   const value = new Int32Array(1)
@@ -59,11 +77,22 @@ export function createSockets(calls: Libc): Sockets {
     return wide[0] as bigint
   }
 
-  /** TCP_INFO is told under the lock (tcp_get_info in net/ipv4/tcp.c). */
-  function acknowledged(fd: number): number {
+  /** Under the lock (tcp_get_info in net/ipv4/tcp.c). */
+  function askInfo(fd: number): void {
     size[0] = TCP_INFO_BYTES
     calls.getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, size)
+  }
+
+  function acknowledged(fd: number): number {
+    askInfo(fd)
     return Number(info[BYTES_ACKED])
+  }
+
+  /** A FIN is counted as one byte (tcp_rcv_nxt_update in net/ipv4/tcp_input.c). */
+  function received(fd: number): number {
+    askInfo(fd)
+    const hasEnded = STATES_AFTER_FIN.includes(state[0] as number)
+    return Number(info[BYTES_RECEIVED]) - (hasEnded ? 1 : 0)
   }
 
   function unacknowledged(fd: number): number {
@@ -82,9 +111,31 @@ export function createSockets(calls: Libc): Sockets {
     }
   }
 
+  /**
+   * By what is there to move connections to other machines (TCP_REPAIR, net/ipv4/tcp.c). It is over before anything is sent or
+   * received by this thread, the only one that may; what it does to SO_REUSEADDR is undone.
+   */
+  function nextReceived(fd: number): number {
+    size[0] = 4
+    calls.getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, value, size)
+    const reuse = value[0] as number
+    setOption(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_ON)
+    setOption(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, RECEIVE_QUEUE)
+    size[0] = 4
+    calls.getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, value, size)
+    const next = (value[0] as number) >>> 0
+    setOption(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF)
+    setOption(fd, SOL_SOCKET, SO_REUSEADDR, reuse)
+    return next
+  }
+
+  function setOption(fd: number, level: number, name: number, number: number): void {
+    value[0] = number
+    calls.setsockopt(fd, level, name, value, 4)
+  }
+
   function setSendBuffer(fd: number, size: number): void {
-    value[0] = size
-    calls.setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, value, 4)
+    setOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, size)
     calls.setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NO_LOW_WATER, 4)
   }
 
@@ -99,17 +150,18 @@ export function createSockets(calls: Libc): Sockets {
 
   function tellReader(fd: number): void {
     // tcp_set_rcvlowat does, whatever the value.
-    value[0] = 1
-    calls.setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, value, 4)
+    setOption(fd, SOL_SOCKET, SO_RCVLOWAT, 1)
   }
 
   const close = () => void calls.close(epoll)
   return {
     cookie,
-    awaitLock: acknowledged,
+    awaitLock: askInfo,
     acknowledged,
     unacknowledged,
     written,
+    received,
+    nextReceived,
     setSendBuffer,
     isEmpty,
     tellReader,

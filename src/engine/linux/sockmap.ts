@@ -25,7 +25,7 @@ import { createBpf } from './bpf.ts'
 import type { SockmapHandle } from './maps.ts'
 import { mapMemory, mapRing } from './ring.ts'
 import { createSockets, mostReceived } from './sockets.ts'
-import { BYTES, CEILING, COST, FIELDS, LIMIT, NOTICE, PASSED, TOLD } from './verdict.ts'
+import { BYTES, CEILING, COST, FIELDS, LIMIT, NEXT, NOTICE, PASSED, TOLD } from './verdict.ts'
 
 /** What a direction may keep unacknowledged in the kernel: payload, and PACKET_COST for each packet. */
 export const BOUND = 1024 * 1024
@@ -86,6 +86,12 @@ export interface Sockmap {
    * closed with passed bytes unread sends a FIN, where any other would send RST: say so with SO_LINGER.
    */
   leave(slot: number): void
+  /**
+   * Of a tunnel whose directions are `user` or `passed`, and stay so: whoever gets its descriptors needs nothing of this. But
+   * the program goes on with its line, so that the slot must not be another's before they are closed. Gives for each side what
+   * has come on its connection and was redirected or received by now.
+   */
+  release(slot: number): readonly [client: number, origin: number]
   /** Ends this user of the maps; not the maps. */
   close(): void
 }
@@ -178,7 +184,11 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   function give(side: number): boolean {
     const fd = socketOf(side)
     // What waits on the other side already would come on top of the bound.
-    if (sockets.unacknowledged(socketOf(side ^ 1)) > STEP || !sockets.isEmpty(fd)) return false
+    if (sockets.unacknowledged(socketOf(side ^ 1)) > STEP) return false
+    const next = sockets.nextReceived(fd)
+    // All before `next` has been read, and nothing has come after it.
+    if (!sockets.isEmpty(fd)) return false
+    setField(side, NEXT, next)
     base[side] = sockets.written(socketOf(side ^ 1))
     markBytes[side] = 0
     markCost[side] = 0
@@ -259,6 +269,25 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     }
   }
 
+  function release(slot: number): readonly [client: number, origin: number] {
+    const [client, origin] = [slot * 2, slot * 2 + 1]
+    for (const side of [client, origin]) {
+      // Nobody may be left who would move it.
+      setField(side, CEILING, Number.MAX_SAFE_INTEGER)
+      setField(side, BYTES, 0)
+    }
+    return [goneFrom(client), goneFrom(origin)]
+  }
+
+  /** Asked again if a packet has come in between, which only one of the two counts have. */
+  function goneFrom(side: number): number {
+    for (;;) {
+      const passed = field(side, PASSED)
+      const received = sockets.received(socketOf(side))
+      if (field(side, PASSED) === passed) return received - passed + (read[side] as number)
+    }
+  }
+
   function close(): void {
     sockets.close()
     ring.unmap()
@@ -266,5 +295,5 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   }
 
   const told = { ring: handle.ring, events, attend, drained, isRead, bytes }
-  return { ...told, join, give, takeBack, settle, took, leave, close }
+  return { ...told, join, give, takeBack, settle, took, leave, release, close }
 }

@@ -4,7 +4,7 @@ import { setTimeout } from 'node:timers'
 import { errorName } from '../../linux/libc.ts'
 import type { SpliceEnd, SpliceOwner, Splicing } from '../engine.ts'
 import { howOf, STOP_TIMEOUT_MS } from '../engine.ts'
-import type { Order } from './orders.ts'
+import type { Order, Rest } from './orders.ts'
 import { errorOfEnd, wasReset, whoEnded } from './tables.ts'
 
 /** What it asks of the kernel engines' main thread. */
@@ -15,7 +15,7 @@ export interface Orders {
 }
 
 /** A tunnel that no relay has: between two of them, in this process or another. */
-export interface Carried {
+export interface Carried extends Rest {
   /** Descriptors. */
   readonly client: number
   readonly origin: number
@@ -24,9 +24,6 @@ export interface Carried {
   /** Bytes taken from each side so far. */
   readonly clientToOrigin: number
   readonly originToClient: number
-  /** Of these, what is still to be sent to each side. */
-  readonly toClient: Uint8Array | null
-  readonly toOrigin: Uint8Array | null
 }
 
 type Final = Pick<Splicing, 'clientToOrigin' | 'originToClient'> & { readonly engine: 'epoll' | 'sockmap' }

@@ -4,7 +4,7 @@ import type { MessagePort } from 'node:worker_threads'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { libc } from '../../linux/libc.ts'
 import { monotonicMs } from '../../linux/monotonic.ts'
-import type { Frozen, Order } from './orders.ts'
+import type { Frozen, Order, Rest } from './orders.ts'
 import { createRelay } from './relay.ts'
 import { push, takeAll } from './slot-ring.ts'
 import { useSockmap } from './sockmap.ts'
@@ -43,8 +43,10 @@ function woken(): void {
   const orders = [...late, ...waitingOrders()]
   const slots: number[] = []
   takeAll(tables.begun, (slot) => void slots.push(slot))
-  late = waitingOrders()
-  for (const order of [...orders, ...late]) if (order.kind === 'keep') keep(order)
+  const latest = waitingOrders()
+  for (const order of [...orders, ...latest]) if (order.kind === 'keep') keep(order)
+  // Kept once: a second time it would be sent a second time.
+  late = latest.filter(({ kind }) => kind !== 'keep')
   for (const slot of slots) relay.begin(slot)
   for (const order of orders) obey(order)
 }
@@ -69,23 +71,34 @@ function obey(order: Order): void {
 /** The answer, and what of it is handed over instead of copied. */
 function freeze(order: Order & { kind: 'freeze' }): [Frozen, ArrayBuffer[]] {
   const at = monotonicMs()
-  const kept: [number, Uint8Array<ArrayBuffer>][] = []
-  const slots: number[] = []
+  const tunnels = new Map<number, Rest>()
   const later: number[] = []
+  const buffers: ArrayBuffer[] = []
   let size = 0
-  const keepCopy = (side: number, bytes: Buffer) => {
-    size += bytes.length
-    // Copies of their own: a message would carry the whole pool that a small buffer is a part of.
-    kept.push([side, new Uint8Array(bytes)])
+  // A copy of its own: a message would carry the whole pool that a small buffer is a part of.
+  const copied = (bytes: Buffer | null) => {
+    if (bytes === null) return null
+    const copy = new Uint8Array(bytes)
+    buffers.push(copy.buffer)
+    size += copy.length
+    return copy
   }
   for (const [place, slot] of order.slots.entries()) {
-    if (size >= KEPT_LIMIT) later.push(slot)
-    else if (relay.freeze(slot, order.generations[place] ?? 0, keepCopy)) slots.push(slot)
+    const remains = size < KEPT_LIMIT ? relay.freeze(slot, order.generations[place] ?? 0) : 'later'
+    if (remains === 'later') later.push(slot)
+    else if (remains !== null) {
+      const { toClient, toOrigin } = remains
+      tunnels.set(slot, { ...remains, toClient: copied(toClient), toOrigin: copied(toOrigin) })
+    }
   }
-  return [{ at, slots, kept, later }, kept.map(([, bytes]) => bytes.buffer)]
+  return [{ at, tunnels, later }, buffers]
 }
 
-function keep({ slot, toClient, toOrigin }: Order & { kind: 'keep' }): void {
-  if (toClient !== null) relay.keep(slot * 2, Buffer.from(toClient.buffer))
-  if (toOrigin !== null) relay.keep(slot * 2 + 1, Buffer.from(toOrigin.buffer))
+function keep({ slot, toClient, toOrigin, clientAhead, originAhead }: Order & { kind: 'keep' }): void {
+  relay.keep(slot * 2, bufferOf(toClient), clientAhead)
+  relay.keep(slot * 2 + 1, bufferOf(toOrigin), originAhead)
+}
+
+function bufferOf(bytes: Uint8Array | null): Buffer | null {
+  return bytes === null ? null : Buffer.from(bytes.buffer)
 }

@@ -5,6 +5,9 @@
 // needs a lock: the program counts, user space allows.
 //
 //   len = 0 (a bare FIN)             dropped: redirected it would break the other socket's send side (EPIPE)
+//   seq < next                       cut: its first bytes have come before. A sender that repeats a packet may put new bytes
+//                                    behind it, and so does the receiver with two packets in its backlog; TCP leaves it to
+//                                    whoever reads to skip what is old (tcp_recvmsg), and tcp_read_skb does not
 //   passed > 0                       passed: something before it was, and what follows must not overtake it
 //   cost + len + PACKET_COST > limit passed, and user space is told: it stays on its socket, whose window closes
 //   passed > ceiling                 dropped, and user space is told: the tunnel has lost bytes and must be reset. All
@@ -14,6 +17,7 @@
 import type { Instruction } from './bpf.ts'
 import {
   add,
+  add32,
   addValue,
   assemble,
   call,
@@ -22,14 +26,18 @@ import {
   jump,
   jumpIfEqual,
   jumpIfGreater,
+  jumpIfGreaterThan,
   jumpIfZero,
+  jumpUnlessPositive32,
   jumpUnlessZero,
   load32,
   load64,
   loadMap,
+  negate,
   set,
   store32,
   store64,
+  subtract32,
 } from './bpf.ts'
 
 /** Places of the 64-bit fields in a direction's line. Written by the program: */
@@ -41,6 +49,8 @@ export const TOLD = 3 // what user space was last told: a notice, or one of the 
 export const LIMIT = 4 // of COST
 export const NOTICE = 5 // of COST
 export const CEILING = 6 // of PASSED
+/** Written by user space before the first packet, then by the program: */
+export const NEXT = 7 // TCP's number of the byte that is next
 /** A cache line: two directions don't share one. */
 export const FIELDS = 8
 
@@ -60,17 +70,27 @@ export interface VerdictMaps {
   readonly states: number
   /** Ring buffer: the side's number, when there is something to look at. */
   readonly ring: number
+  /** SOCKHASH: the sockets that the program runs for. */
+  readonly verdicts: number
 }
 
 // Helpers (linux/bpf.h).
 const MAP_LOOKUP_ELEM = 1
 const GET_SOCKET_COOKIE = 46
 const SK_REDIRECT_HASH = 72
+const SKB_ADJUST_ROOM = 50
 const RINGBUF_OUTPUT = 130
 const RB_FORCE_WAKEUP = 2
 
 /** More than a ceiling is ever above what was passed. */
 const FAR = 2 ** 31 - 1
+
+/** Of a struct __sk_buff: its length, and TCP_SKB_CB(skb)->seq in its cb. */
+const LENGTH_AT = 0
+const SEQUENCE_AT = 48
+/** The most that SKB_ADJUST_ROOM cuts at a time, and how often it is asked to. */
+const CUT_BYTES = 4095
+const CUTS = 256
 
 const SK_DROP = 0
 const SK_PASS = 1
@@ -80,10 +100,17 @@ const [r0, r1, r2, r3, r4, r6, r7, r8, r9, r10] = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10
 const COOKIE = -8
 const SIDE = -16
 const VERDICT = -24
+const COUNT = -32
 
-export function verdictProgram({ peers, sides, states, ring }: VerdictMaps): Buffer {
+export function verdictProgram({ peers, sides, states, ring, verdicts }: VerdictMaps): Buffer {
   return assemble([
     ...findLine(sides, states),
+
+    // Of no use but to be named: a socket has the program, the program its maps, so that they live as long as any socket
+    // in them, whatever becomes of the process that has made them.
+    loadMap(r1, verdicts),
+
+    ...cutOld(),
 
     // Behind a packet that was passed, all are.
     load64(r1, r8, PASSED * 8),
@@ -126,6 +153,8 @@ export function verdictProgram({ peers, sides, states, ring }: VerdictMaps): Buf
     load64(r2, r8, CEILING * 8),
     jumpIfGreater(r1, r2, 'lose'),
     jump('left'),
+    'not cut',
+    load64(r1, r8, PASSED * 8),
     // For good, whatever the ceiling becomes.
     'lose',
     addValue(r1, FAR),
@@ -145,7 +174,7 @@ export function verdictProgram({ peers, sides, states, ring }: VerdictMaps): Buf
 function findLine(sides: number, states: number): (Instruction | string)[] {
   return [
     copy(r6, r1),
-    load32(r7, r6, 0),
+    load32(r7, r6, LENGTH_AT),
     jumpUnlessZero(r7, 'has bytes'),
     set(r0, SK_DROP),
     exit(),
@@ -170,6 +199,43 @@ function findLine(sides: number, states: number): (Instruction | string)[] {
     exit(),
     'known',
   ]
+}
+
+/** Leaves of the packet what is new, r9 its old bytes. */
+function cutOld(): (Instruction | string)[] {
+  return [
+    load32(r2, r6, SEQUENCE_AT),
+    load64(r9, r8, NEXT * 8),
+    subtract32(r9, r2),
+    add32(r2, r7),
+    store64(r8, NEXT * 8, r2),
+    jumpUnlessPositive32(r9, 'cut'),
+
+    set(r1, 0),
+    store64(r10, COUNT, r1),
+    'more',
+    jumpIfGreaterThan(r9, CUT_BYTES, 'much'),
+    copy(r2, r9),
+    negate(r2),
+    ...adjustRoom(),
+    load32(r7, r6, LENGTH_AT),
+    jump('cut'),
+
+    'much',
+    load64(r1, r10, COUNT),
+    addValue(r1, 1),
+    store64(r10, COUNT, r1),
+    jumpIfGreaterThan(r1, CUTS, 'not cut'),
+    addValue(r9, -CUT_BYTES),
+    set(r2, -CUT_BYTES),
+    ...adjustRoom(),
+    jump('more'),
+    'cut',
+  ]
+}
+
+function adjustRoom(): Instruction[] {
+  return [copy(r1, r6), set(r3, 0), set(r4, 0), call(SKB_ADJUST_ROOM), jumpUnlessZero(r0, 'not cut')]
 }
 
 /** Tells user space once for each value of r9; again with the next packet if the ring took nothing. */

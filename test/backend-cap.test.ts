@@ -73,7 +73,9 @@ t.test(
     t.equal(origin.count, 10, 'the origin has seen no other')
     const lines = await fleet.says('request refused', 20)
     t.ok(lines.every(({ code, end }) => code === 'backend-full' && end === 'edge-refused-dial'))
-    t.equal(new Set(lines.map(({ worker }) => worker)).size, 2, 'both workers refuse')
+    // Both workers refuse; but the kernel may have given all that came to one of them.
+    const refusing = () => new Set(fleet.said('request refused').map(({ worker }) => worker)).size
+    while (refusing() < 2) t.equal((await ask(t, fleet))[1], 503)
     for (const one of refused) t.match(one.text, /^Retry-After: ([5-9]|1[0-5])\r$/m)
     t.same(await connectionsOf(fleet), { origin: 10 })
 

@@ -160,7 +160,12 @@ export function createHub(name: string): Hub {
 
   async function receive(connection: Connection, request: IncomingMessage, response: ServerResponse) {
     const chunks: Buffer[] = []
-    for await (const chunk of request) chunks.push(chunk as Buffer)
+    try {
+      for await (const chunk of request) chunks.push(chunk as Buffer)
+    } catch {
+      // Its sender has gone, or the site was killed.
+      return
+    }
     hear(connection, Buffer.concat(chunks).toString())
     response.setHeader('Content-Type', 'text/plain')
     response.end()

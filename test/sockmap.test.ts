@@ -217,8 +217,9 @@ function sendAgain(calls: linux.Libc, far: Socket, near: number, payload: Buffer
   const header = Buffer.alloc(20)
   header.writeUInt16BE(far.localPort as number, 0)
   header.writeUInt16BE(far.remotePort as number, 2)
-  header.writeUInt32BE((sockets.nextReceived(near) - old) >>> 0, 4)
-  header.writeUInt32BE(sockets.nextReceived(fdOf(far)), 8)
+  const next = (fd: number) => (sockets.firstNumber(fd) + sockets.received(fd)) % 2 ** 32
+  header.writeUInt32BE((next(near) - old) >>> 0, 4)
+  header.writeUInt32BE(next(fdOf(far)), 8)
   header.writeUInt16BE((5 << 12) | ACK, 12)
   header.writeUInt16BE(512, 14)
   sockets.close()

@@ -49,8 +49,10 @@ export interface Sockets {
   unacknowledged(fd: number): number
   /** All that it was ever given to send. */
   written(fd: number): number
-  /** TCP's number of the byte that is to arrive next; needs CAP_NET_ADMIN. */
-  nextReceived(fd: number): number
+  /**
+   * TCP's number of the first byte that came on it, modulo 2 ** 32; needs CAP_NET_ADMIN. Only while nobody else sends on it.
+   */
+  firstNumber(fd: number): number
   /** All that has ever arrived on it, in order, whoever has read it. */
   received(fd: number): number
   /** In bytes, which the kernel doubles; over the system's limits, which CAP_NET_ADMIN allows (socket(7)). */
@@ -111,11 +113,19 @@ export function createSockets(calls: Libc): Sockets {
     }
   }
 
+  function firstNumber(fd: number): number {
+    for (;;) {
+      const before = received(fd)
+      const next = nextNumber(fd)
+      if (received(fd) === before) return (next + 2 ** 32 - (before % 2 ** 32)) % 2 ** 32
+    }
+  }
+
   /**
-   * By what is there to move connections to other machines (TCP_REPAIR, net/ipv4/tcp.c). It is over before anything is sent or
-   * received by this thread, the only one that may; what it does to SO_REUSEADDR is undone.
+   * By what is there to move connections to other machines (TCP_REPAIR, net/ipv4/tcp.c): what is sent meanwhile fails, or is
+   * even received. What it does to SO_REUSEADDR is undone.
    */
-  function nextReceived(fd: number): number {
+  function nextNumber(fd: number): number {
     size[0] = 4
     calls.getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, value, size)
     const reuse = value[0] as number
@@ -161,7 +171,7 @@ export function createSockets(calls: Libc): Sockets {
     unacknowledged,
     written,
     received,
-    nextReceived,
+    firstNumber,
     setSendBuffer,
     isEmpty,
     tellReader,

@@ -123,6 +123,8 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   /** Bytes and cost at the last look that let it go on. */
   const markBytes = new Float64Array(count)
   const markCost = new Float64Array(count)
+  /** TCP's number of the first byte that came on the connection. */
+  const firstNumbers = new Float64Array(count)
   /** Passed bytes that have been read. */
   const read = new Float64Array(count)
 
@@ -169,6 +171,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
   function begin(side: number, fd: number): void {
     descriptors[side] = fd
     cookies[side] = sockets.cookie(fd)
+    firstNumbers[side] = sockets.firstNumber(fd)
     for (const name of [BYTES, COST, PASSED, TOLD]) setField(side, name, 0)
     setField(side, CEILING, passedBound)
     read[side] = 0
@@ -185,10 +188,10 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     const fd = socketOf(side)
     // What waits on the other side already would come on top of the bound.
     if (sockets.unacknowledged(socketOf(side ^ 1)) > STEP) return false
-    const next = sockets.nextReceived(fd)
-    // All before `next` has been read, and nothing has come after it.
+    const received = sockets.received(fd)
+    // All of that has been read, and nothing has come after it.
     if (!sockets.isEmpty(fd)) return false
-    setField(side, NEXT, next)
+    setField(side, NEXT, ((firstNumbers[side] as number) + received) % 2 ** 32)
     base[side] = sockets.written(socketOf(side ^ 1))
     markBytes[side] = 0
     markCost[side] = 0

@@ -83,7 +83,7 @@ t.test('tunnels of a new worker in an endless loop go on, and end with it', asyn
 })
 
 t.test('of several new workers one that hangs ends the upgrade, and the others give all back', async (t) => {
-  const stand = await startStand(t, 'workers: 2\n')
+  const stand = await startStand(t, 'workers: 2\ndrainTimeout: 10m\n')
   const { fleet, all } = stand
   const { came, may } = stand.gate()
   // Each has some thirty: the first worker gives all to the first new one, the second gives a batch and no more.
@@ -101,7 +101,7 @@ t.test('of several new workers one that hangs ends the upgrade, and the others g
 t.test(
   'the worker of the old release that hangs keeps its tunnels, and the new release accepts',
   async (t) => {
-    const stand = await startStand(t, 'workers: 2\n')
+    const stand = await startStand(t, 'workers: 2\ndrainTimeout: 10m\n')
     const { fleet, all } = stand
     const [{ pid } = { pid: 0 }] = await workersOf(fleet)
     const accepted = await fleet.says('tunnel accepted', TUNNELS)
@@ -119,7 +119,8 @@ t.test(
 )
 
 t.test('a worker of the old release that hangs while it gives does not hold the upgrade up', async (t) => {
-  const stand = await startStand(t)
+  // What stays is not to be drained meanwhile.
+  const stand = await startStand(t, 'workers: 1\ndrainTimeout: 10m\n')
   const { fleet, all } = stand
   const { came, may } = stand.gate()
   may(1)

@@ -150,6 +150,7 @@ export const addValue = (to: number, value: number): Instruction => ({ code: 0x0
 /** Of the lower 32 bits, as the next one; the upper ones become 0. */
 export const add32 = (to: number, from: number): Instruction => ({ code: 0x0c, to, from })
 export const subtract32 = (to: number, from: number): Instruction => ({ code: 0x1c, to, from })
+export const multiply = (to: number, from: number): Instruction => ({ code: 0x2f, to, from })
 export const negate = (to: number): Instruction => ({ code: 0x87, to })
 export const load32 = (to: number, from: number, offset: number): Instruction => ({
   code: 0x61,

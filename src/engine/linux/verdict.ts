@@ -33,6 +33,7 @@ import {
   load32,
   load64,
   loadMap,
+  multiply,
   negate,
   set,
   store32,
@@ -82,7 +83,7 @@ const SKB_ADJUST_ROOM = 50
 const RINGBUF_OUTPUT = 130
 const RB_FORCE_WAKEUP = 2
 
-/** More than a ceiling is ever above what was passed. */
+/** Its square is more than any ceiling. */
 const FAR = 2 ** 31 - 1
 
 /** Of a struct __sk_buff: its length, and TCP_SKB_CB(skb)->seq in its cb. */
@@ -157,7 +158,9 @@ export function verdictProgram({ peers, sides, states, ring, verdicts }: Verdict
     load64(r1, r8, PASSED * 8),
     // For good, whatever the ceiling becomes.
     'lose',
-    addValue(r1, FAR),
+    set(r2, FAR),
+    multiply(r2, r2),
+    add(r1, r2),
     store64(r8, PASSED * 8, r1),
     set(r0, SK_DROP),
     set(r9, TOLD_LOST),

@@ -19,6 +19,14 @@ async function divided(all: readonly Speaker[]): Promise<readonly [Speaker[], Sp
   return [all.filter(talks), all.filter((one, at) => !talks(one, at))]
 }
 
+/** An upgrade whose new worker has got two batches, and waits with the third. */
+async function giveTwo({ fleet, gate }: Stand) {
+  const { came, may } = gate()
+  for (const count of [1, 2]) may(count)
+  const upgrading = failing(fleet)
+  return { upgrading, may, pid: await came(3) }
+}
+
 /** The next release takes over with all of them, when what has hung has gone. */
 async function moves(t: Test, { fleet, all, mend }: Stand, hanging: number): Promise<void> {
   await gone(hanging)
@@ -33,10 +41,7 @@ t.test(
   async (t) => {
     const stand = await startStand(t)
     const { fleet, all } = stand
-    const { came, may } = stand.gate()
-    for (const count of [1, 2]) may(count)
-    const upgrading = failing(fleet)
-    const pid = await came(3)
+    const { upgrading, pid, may } = await giveTwo(stand)
     process.kill(pid, 'SIGSTOP')
     const reason = await upgrading
     t.match(reason, new RegExp(`\\(process ${pid}\\) has not said mine within 5000 ms`))
@@ -66,11 +71,8 @@ t.test(
 
 t.test('tunnels of a new worker in an endless loop go on, and end with it', async (t) => {
   const stand = await startStand(t)
-  const { fleet, all } = stand
-  const { came, may } = stand.gate()
-  for (const count of [1, 2]) may(count)
-  const upgrading = failing(fleet)
-  const pid = await came(3)
+  const { all } = stand
+  const { upgrading, pid } = await giveTwo(stand)
   t.match(await upgrading, `${GIVEN} tunnels are with its process ${pid}, which hangs`)
   await live(t, all)
   process.kill(pid, 'SIGKILL')

@@ -107,8 +107,8 @@ export function verdictProgram({ peers, sides, states, ring, verdicts }: Verdict
   return assemble([
     ...findLine(sides, states),
 
-    // Of no use but to be named: a socket has the program, the program its maps, so that they live as long as any socket
-    // in them, whatever becomes of the process that has made them.
+    // Of no use but to be named: a socket has the program and the program its maps, so that they live until the last socket
+    // in them is closed, whatever becomes of the process that has made them.
     loadMap(r1, verdicts),
 
     ...cutOld(),

@@ -341,9 +341,13 @@ t.test(
     const { client, origin, sides } = tunnel
     t.equal(relayed.join(tunnel), JOINED | 3)
     const size = 512 * MIB
-    const piece = BOUND / 8
+    const piece = BOUND / 16
     const pool = randomBytes(4 * MIB)
-    const pass = async (from: Socket, to: Socket): Promise<[sent: string, received: string]> => {
+    const pass = async (
+      side: number,
+      from: Socket,
+      to: Socket,
+    ): Promise<[sent: string, received: string]> => {
       const sent = createHash('sha1')
       const received = reader(to)
       for (let place = 0; place < size; place += piece) {
@@ -352,13 +356,14 @@ t.test(
         const chunk = pool.subarray(at, at + piece)
         sent.update(chunk)
         from.write(chunk)
-        while (received.bytes < place - piece) await new Promise(setImmediate)
+        while (received.bytes < place) await new Promise(setImmediate)
         relayed.attend()
+        if (relayed.map.attend(side) !== 'kernel') throw new Error(`taken back at ${place}`)
       }
       await until(() => received.bytes === size)
       return [sent.digest('hex'), received.hash()]
     }
-    const hashes = await Promise.all([pass(client, origin), pass(origin, client)])
+    const hashes = await Promise.all([pass(sides[0], client, origin), pass(sides[1], origin, client)])
     for (const [sent, received] of hashes) t.equal(sent, received)
     t.same(sides.map(relayed.map.bytes), [size, size])
     t.same(sides.map(relayed.map.attend), ['kernel', 'kernel'])

@@ -1,6 +1,6 @@
 // A new release that can't take over: the old one goes on as if nothing had been.
 
-import { copyFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -107,14 +107,24 @@ t.test('a new release that dies before it has a tunnel changes nothing', async (
 
 t.test('a new release that stops to answer while it gets tunnels is ended, and they go on', async (t) => {
   const origin = await startPlayer(t)
-  const fleet = await startReleases(t, chatConfig(origin.address))
+  const { folder, script } = copyOfRelease(t)
+  const path = join(folder, 'dist/process/handover-taker.js')
+  const whole = readFileSync(path, 'utf8')
+  const fleet = await startReleases(t, chatConfig(origin.address), { script })
   const all = await talkers(t, fleet, TUNNELS)
-  const failing = failsToUpgrade(t, fleet, all)
-  await fleet.says('upgrade: the new release is ready')
-  const pid = Number(fleet.said('upgrade: the new release starts').at(-1)?.pid)
-  for (const one of childrenOf({ child: { pid } as never }, 'worker')) process.kill(one, 'SIGSTOP')
-  t.match(await failing, /has not said \w+ within 5000 ms/)
-  await gone(pid)
+  for (const [letter, answer] of [
+    ['offer', 'taken'],
+    ['batch', 'mine'],
+  ]) {
+    const stops = whole.replace(
+      `case '${letter}':`,
+      (place) => `${place} process.kill(process.pid, 'SIGSTOP')`,
+    )
+    t.not(stops, whole)
+    writeFileSync(path, stops)
+    t.match(await failsToUpgrade(t, fleet, all), new RegExp(`has not said ${answer} within 5000 ms`))
+    await gone(Number(fleet.said('upgrade: the new release starts').at(-1)?.pid))
+  }
 })
 
 t.test('a second upgrade while one runs is refused', async (t) => {

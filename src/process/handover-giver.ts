@@ -52,7 +52,7 @@ export interface Giver {
   settle(): void
   /** The other side has gone. */
   readonly isAlone: boolean
-  /** The other side has not answered in time, and gets no more. It has duplicates of these until it goes on. */
+  /** The other side has not answered in time, gets no more, and was not ended. It has duplicates of these until it goes on. */
   readonly isSilent: boolean
   /** Of the other side. */
   readonly pid: number
@@ -90,6 +90,8 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   let hasMoved = false
   let isSettled = false
   let isSilent = false
+  /** By this one: it dies, which takes a moment on a busy machine. */
+  let isEnded = false
   let changed: () => void = () => {}
   const passage = new Passage(loop, fd, {
     letter(letter) {
@@ -275,6 +277,7 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
 
   function endPeer(): void {
     if (isClosed || peer.pid === 0) return
+    isEnded = true
     try {
       process.kill(peer.pid, 'SIGKILL')
     } catch {
@@ -297,7 +300,7 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
       return isClosed
     },
     get isSilent() {
-      return isSilent && !isClosed
+      return isSilent && !isClosed && !isEnded
     },
     pid: peer.pid,
     end: endPeer,

@@ -8,7 +8,7 @@ import { connect, createServer } from 'node:net'
 import type { Test } from 'tap'
 import { chooseEngine } from '../../src/engine/choose.ts'
 import type { EarlyBytes, Engine, EngineName, SpliceEnd, Splicing } from '../../src/engine/engine.ts'
-import { libc } from '../../src/linux/libc.ts'
+import { libc, SO_SNDBUF, SOL_SOCKET } from '../../src/linux/libc.ts'
 import { loop } from '../../src/linux/loop.ts'
 import { descriptorTransport } from '../../src/transport/descriptor.ts'
 import { nodeTransport } from '../../src/transport/node.ts'
@@ -94,11 +94,12 @@ export interface Spliced {
   readonly ended: Promise<SpliceEnd>
 }
 
-export async function sides(t: Test, { near }: Stand): Promise<Sides> {
-  return { client: await side(t, near), origin: await side(t, near) }
+/** `sendBuffer`: of the near ends, in bytes; the system's own if it isn't given. */
+export async function sides(t: Test, { near }: Stand, sendBuffer = 0): Promise<Sides> {
+  return { client: await side(t, near, sendBuffer), origin: await side(t, near, sendBuffer) }
 }
 
-async function side(t: Test, near: Near): Promise<Side> {
+async function side(t: Test, near: Near, sendBuffer: number): Promise<Side> {
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -111,6 +112,10 @@ async function side(t: Test, near: Near): Promise<Side> {
     unknown,
   ]
   server.close()
+  if (sendBuffer > 0) {
+    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle
+    libc().setsockopt(fd, SOL_SOCKET, SO_SNDBUF, new Int32Array([sendBuffer]), 4)
+  }
   const transport = nodeTransport(socket)
   if (near === 'node') return { far, near: transport, socket }
   const detached = transport.detach()

@@ -419,6 +419,31 @@ t.test(
   },
 )
 
+t.test('a direction that is taken back stays so, whatever was told of it before', options, async (t) => {
+  const relayed = bench(t)
+  const tunnel = await relayed.tunnel()
+  const { client, origin, near, sides } = tunnel
+  relayed.isAttentive = false
+  t.equal(relayed.join(tunnel), JOINED | 3)
+  const atOrigin = reader(origin)
+  client.write(randomBytes(BOUND / 2))
+  await until(() => atOrigin.bytes === BOUND / 2)
+  relayed.map.takeBack(sides[0])
+  // It is looked at for the notice, which came before.
+  relayed.attend()
+  t.ok(relayed.looks > 0)
+  client.write('behind')
+  const { calls } = relayed
+  const taken = Buffer.alloc(10)
+  let size = -1
+  for (let round = 0; round < 5_000 && size === -1; round += 1) {
+    await sleep(1)
+    size = calls.recv(near[0], taken, taken.length, linux.MSG_DONTWAIT)
+  }
+  t.equal(taken.toString('latin1', 0, size), 'behind')
+  t.equal(relayed.map.bytes(sides[0]), BOUND / 2)
+})
+
 t.test('both stand still at once, behind small buffers: nothing is lost', options, async (t) => {
   const relayed = bench(t)
   const tunnel = await relayed.tunnel(narrow(relayed))

@@ -232,6 +232,8 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
 
   function takeBack(side: number): void {
     setField(side, LIMIT, 0)
+    // Nor does `attend` move the bound on any more, where a notice was not looked at yet.
+    setField(side, NOTICE, Number.MAX_SAFE_INTEGER)
     // A packet that is being judged by the old limit is done when the socket's lock was free.
     sockets.awaitLock(socketOf(side))
   }

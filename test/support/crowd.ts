@@ -256,12 +256,16 @@ async function checkUsage(
   const originToClient = crowd.all.reduce((sum, { checker }) => sum + checker.size, 0) + newcomers * 100
   t.equal(lines.length, connections)
   const wanted = { connections, minutes, bytes: { clientToOrigin, originToClient } }
-  let total: unknown
-  for (let count = 0; count < 100; count += 1) {
+  let total: typeof wanted | undefined
+  // Bytes are told before the minutes of a connection that has ended.
+  const isTold = () =>
+    total?.bytes.clientToOrigin === clientToOrigin &&
+    total.bytes.originToClient === originToClient &&
+    total.minutes === minutes
+  for (let count = 0; count < 100 && !isTold(); count += 1) {
+    if (count > 0) await pause(50)
     const { json } = await fleet.control('/usage')
-    total = (json as { readonly total: unknown }).total
-    if ((total as typeof wanted).bytes.clientToOrigin === clientToOrigin) break
-    await pause(50)
+    total = (json as { readonly total: typeof wanted }).total
   }
   t.match(total, wanted)
   // What the releases before have counted last is told when they leave.

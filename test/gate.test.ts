@@ -710,37 +710,60 @@ t.test('a webhook that hangs holds a bounded number of messages, and none when i
   t.equal(troubles.length, 2)
 })
 
-t.test(
-  'the ledger of the next release goes on with rates, and counts what is asked here meanwhile',
-  async (t) => {
-    const [before, after] = [0, 1].map(() =>
-      hostLedger(
-        () => {},
-        (what) => t.fail(what.message),
-      ),
-    ) as [HostedLedger, HostedLedger]
-    const rates = [{ rule: 'all', key: '', limit: 4, windowMs: 600_000 }]
-    let count = 0
-    const take = async (ledger: HostedLedger) => {
-      count += 1
-      const claims = { id: `${count}`, service: 'chat', rates, seats: [] }
-      return ((await ledger.ask('one', { kind: 'take', claims })) as Verdict).isGranted
-    }
-    t.equal(await take(before), true)
-    after.adoptRates(before.rates())
-    before.onRates = after.count
-    t.same([await take(before), await take(after), await take(before)], [true, true, true])
-    t.same([await take(after), await take(before)], [false, true], 'one of them has counted all')
-  },
-)
+function hosted(t: Test): HostedLedger {
+  return hostLedger(
+    () => {},
+    (what) => t.fail(what.message),
+  )
+}
+
+t.test('while two releases accept, both ledgers have to grant: of rates and of seats', async (t) => {
+  const [before, after] = [hosted(t), hosted(t)]
+  const rate = (limit: number) => ({ rule: 'all', key: '', limit, windowMs: 600_000 })
+  const seat = { rule: 'maxConnections', key: 'chat', limit: 2, expected: 9, code: 'service-full' } as const
+  let count = 0
+  const take = async (ledger: HostedLedger, what: Partial<Claims>) => {
+    count += 1
+    const claims = { id: `${count}`, service: 'chat', rates: [], seats: [], ...what }
+    return ((await ledger.ask('one', { kind: 'take', claims })) as Verdict).isGranted
+  }
+  const rates = { rates: [rate(4)] }
+  const seats = { seats: [seat] }
+  t.same([await take(before, rates), await take(before, seats)], [true, true])
+  after.adoptRates(before.rates())
+  before.heir = {
+    take: async (claims) => (await after.ask('before', { kind: 'take', claims })) as Verdict,
+    give: (id) => void after.ask('before', { kind: 'give', id }),
+  }
+  after.seat('before', before.seats())
+  t.same([await take(before, rates), await take(after, rates)], [true, true])
+  t.same(
+    [await take(before, rates), await take(before, rates), await take(after, rates)],
+    [true, false, false],
+  )
+
+  t.equal(await take(after, seats), true)
+  t.equal(await take(before, seats), false, 'full there')
+  t.equal(before.seats().length, 1, 'and nothing is kept here')
+  before.forget(['2'])
+  t.equal(await take(before, seats), false, 'it has moved, and is counted there')
+  after.forget(['2'])
+  t.equal(await take(before, seats), true)
+  t.equal(await take(after, seats), false)
+  before.release('one')
+  t.equal(after.seats().length, 1, 'what is free here is free there')
+
+  before.heir = { take: () => Promise.reject(new Error('it has gone')), give: () => {} }
+  t.same(
+    [await take(before, seats), await take(before, seats), await take(before, seats)],
+    [true, true, false],
+  )
+})
 
 t.test(
   'the ledger of all workers: what a worker that died held, or was about to get, is free again',
   async (t) => {
-    const ledger = hostLedger(
-      () => {},
-      (what) => t.fail(what.message),
-    )
+    const ledger = hosted(t)
     const seat: SeatClaim = {
       rule: 'maxConnections',
       key: 'chat',

@@ -54,8 +54,8 @@ export function predecessor(): Predecessor | null {
       isInCharge = true
       inCharge()
     },
+    take: (claims) => theirs().take(claims),
     give: (id) => theirs().give(id),
-    count: (claims) => theirs().count(claims),
     async farewell(counted) {
       await theirs().farewell(counted)
       leave()

@@ -9,7 +9,7 @@ import type { Legacy } from '../accept/inherited.ts'
 import type { SocketHandle } from '../accept/listener.ts'
 import type { Problem } from '../config/problems.ts'
 import type { CloseTimes } from '../edge.ts'
-import type { Claims } from '../gate/claims.ts'
+import type { Claims, Verdict } from '../gate/claims.ts'
 import type { Seated } from '../gate/ledger.ts'
 import type { CountedRate } from '../gate/rates.ts'
 import type { Crossing } from '../gate/seats.ts'
@@ -189,10 +189,9 @@ export interface AfterAnswers {
   accept(): Promise<void>
   /** The admin API is the new one's; and what was switched, and counted, up to now. */
   takeOver(state: LastState): Promise<void>
-  /** A seat is free again. */
+  /** What the release before has granted, from `rates` on: this one has the last word. */
+  take(claims: Claims): Promise<Verdict>
   give(id: string): Promise<void>
-  /** Points of rates are taken, from `rates` on. */
-  count(claims: Claims): Promise<void>
   /** It leaves: what it has counted in all. */
   farewell(counted: MetricsSnapshot): Promise<void>
 }

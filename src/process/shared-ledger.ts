@@ -30,12 +30,15 @@ export interface HostedLedger extends Hosted, Shown {
   seat(holder: string, seats: readonly Seated[]): void
   /** Another process has them from now on. */
   forget(ids: readonly string[]): void
-  /** Points of rates that were taken elsewhere. */
-  count(claims: Claims): void
-  /** Told of each id that is given back. */
-  onGive: ((id: string) => void) | null
-  /** Told of all points of rates that are asked for. */
-  onRates: ((claims: Claims) => void) | null
+  /** While two releases accept: what is granted here has to be granted there as well. */
+  heir: Heir | null
+}
+
+/** The ledger of the release that takes over. */
+export interface Heir {
+  /** Rejects if it has no answer: then what this one says holds. */
+  take(claims: Claims): Promise<Verdict>
+  give(id: string): void
 }
 
 /** In the primary. */
@@ -56,11 +59,23 @@ export function hostLedger(
   async function take(holder: string, claims: Claims): Promise<Verdict> {
     const ids = idsOf(holder)
     ids.add(claims.id)
-    const verdict = await ledger.take(claims)
+    let verdict = await ledger.take(claims)
+    if (verdict.isGranted && ids.has(claims.id)) verdict = await inherited(claims)
     // Its worker has died meanwhile, or it was given back.
     if (!ids.has(claims.id)) ledger.give(claims.id)
     else if (!verdict.isGranted || claims.seats.length === 0) ids.delete(claims.id)
     return verdict
+  }
+
+  async function inherited(claims: Claims): Promise<Verdict> {
+    const verdict = (await hosted.heir?.take(claims).catch(() => null)) ?? GRANTED
+    if (!verdict.isGranted) ledger.give(claims.id)
+    return verdict
+  }
+
+  function give(id: string): void {
+    ledger.give(id)
+    hosted.heir?.give(id)
   }
 
   function keep(holder: string, ids: readonly string[]): void {
@@ -71,34 +86,25 @@ export function hostLedger(
     }
   }
 
-  return {
-    onGive: null,
-    onRates: null,
+  const hosted: HostedLedger = {
+    heir: null,
     ask(holder, request) {
       const asked = request as Request
-      if (asked.kind === 'take') {
-        if (asked.claims.rates.length > 0) this.onRates?.(asked.claims)
-        return take(holder, asked.claims)
-      }
+      if (asked.kind === 'take') return take(holder, asked.claims)
       if (asked.kind === 'keep') return keep(holder, asked.ids)
       holders.get(holder)?.delete(asked.id)
-      ledger.give(asked.id)
-      this.onGive?.(asked.id)
+      give(asked.id)
       return undefined
     },
     release(holder) {
       const ids = holders.get(holder)
       holders.delete(holder)
-      for (const id of ids ?? []) {
-        ledger.give(id)
-        this.onGive?.(id)
-      }
+      for (const id of ids ?? []) give(id)
       ids?.clear()
     },
     seats: ledger.seats,
     rates: ledger.rates,
     adoptRates: ledger.adoptRates,
-    count: (claims) => void ledger.take({ ...claims, seats: [] }),
     seat(holder, seats) {
       for (const one of seats) {
         ledger.seat(one)
@@ -114,6 +120,7 @@ export function hostLedger(
     expect: ledger.expect,
     spikes: ledger.spikes,
   }
+  return hosted
 }
 
 /** In a worker that carries on tunnels of another process. */

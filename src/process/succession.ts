@@ -4,6 +4,7 @@ import { createRequire } from 'node:module'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Inherited } from '../accept/inherited.ts'
 import { asHeadraceError } from '../errors.ts'
+import type { Verdict } from '../gate/claims.ts'
 import type { Operations } from '../operations.ts'
 import type { Switches } from '../service/switch.ts'
 import type { Child } from './child.ts'
@@ -58,8 +59,8 @@ export function succession(parts: SuccessionParts): Succession {
       async accept() {
         await Promise.all(workers.map((worker) => accepts(worker, performance.now() + ACCEPT_TIMEOUT_MS)))
       },
+      take: async (claims) => (await ledger.ask(BEFORE, { kind: 'take', claims })) as Verdict,
       give: async (id) => void ledger.ask(BEFORE, { kind: 'give', id }),
-      count: async (claims) => ledger.count(claims),
     },
     async finish({ switched }) {
       for (const [id, { websockets }] of Object.entries(switched)) {

@@ -69,6 +69,9 @@ export interface Upgrades {
 /** Each step of the new release, in ms. */
 const STEP_TIMEOUT_MS = 30_000
 
+/** An upgrade waits for the new release's word no longer, in ms. */
+const TAKE_TIMEOUT_MS = 1_000
+
 /** Rounds in which those are offered that were opened meanwhile. */
 const OFFERS = 2
 
@@ -153,8 +156,7 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
         ...{ moved: tunnelsIn(shares), stayed, pauseMs },
       }
     } catch (error) {
-      ledger.onGive = null
-      ledger.onRates = null
+      ledger.heir = null
       const given = tunnelsIn(outcome.shares) + outcome.lost
       await giving.giveUp(given === 0)
       successor.kill()
@@ -183,10 +185,13 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
     return returned
   }
 
-  /** From here on the new release counts what is counted here. If it does not know how, its rates begin anew. */
+  /** From here on both releases count. If the new one does not know how, its rates begin anew. */
   async function giveRates({ wire }: Successor): Promise<void> {
     const told = wire.ask('rates', [ledger.rates()], STEP_TIMEOUT_MS)
-    ledger.onRates = (claims) => void wire.ask('count', [claims]).catch(() => {})
+    ledger.heir = {
+      take: (claims) => wire.ask('take', [claims], TAKE_TIMEOUT_MS),
+      give: (id) => void wire.ask('give', [id]).catch(() => {}),
+    }
     await told.catch((error: unknown) => lines.trouble(asHeadraceError(error)))
   }
 
@@ -198,7 +203,6 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
     for (let round = 0; round < OFFERS; round += 1) {
       lines.upgrading('offered', { tunnels: await giving.offer() })
     }
-    ledger.onGive = (id) => void wire.ask('give', [id]).catch(() => {})
     await wire.ask('seats', [ledger.seats()], STEP_TIMEOUT_MS)
     lines.upgrading('moving')
     const outcome = await give()

@@ -119,7 +119,7 @@ export async function startFleet(t: Test, config: string, options: FleetOptions 
   const [address = ''] = addresses
   const said = (message: string) =>
     program.lines
-      .filter((line) => line.startsWith('{'))
+      .filter((line) => line.startsWith('{') && line.includes(message))
       .map((line) => JSON.parse(line) as Record<string, unknown>)
       .filter(({ msg }) => String(msg).startsWith(message))
   return {

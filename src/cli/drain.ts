@@ -4,7 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { milliseconds } from '../config/units.ts'
 import { HeadraceError } from '../errors.ts'
 import type { Status, WorkerStatus } from '../operations.ts'
-import { load } from './commands.ts'
+import { load } from './config.ts'
 import { askProgram, askRunning } from './control-client.ts'
 import { UsageError } from './usage-error.ts'
 

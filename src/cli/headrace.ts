@@ -8,15 +8,6 @@ import { parseArgs } from 'node:util'
 import { suggestion } from '../config/problems.ts'
 import { HeadraceError } from '../errors.ts'
 import { isMonth, monthOf } from '../usage/minutes.ts'
-import { check, printSchema, run, runProgram, usage } from './commands.ts'
-import { demo } from './demo.ts'
-import { drain } from './drain.ts'
-import { health } from './health.ts'
-import { reload } from './reload.ts'
-import { switchWebsockets } from './switching.ts'
-import { createOne, listAll, revokeOne } from './tokens.ts'
-import { endTunnels, listTunnels } from './tunnels.ts'
-import { upgrade } from './upgrade.ts'
 import type { Wanted } from './usage.ts'
 import { UsageError } from './usage-error.ts'
 
@@ -62,59 +53,91 @@ interface Command {
   readonly options: readonly string[]
   /** How many words may follow it. */
   readonly words: number
-  run(values: Values, words: readonly string[]): Promise<number> | number
+  run(values: Values, words: readonly string[]): Promise<number>
 }
 
+/** Each loads what it needs when it is meant: a probe asks `health` every few seconds, and needs little of the program. */
 const COMMANDS: Readonly<Record<string, Command>> = {
   run: {
     options: ['config', 'fastly', 'worker', 'backend', 'listen'],
     words: 0,
-    run(values) {
-      if (values.fastly === undefined && values.worker === undefined) return run(configOf(values, 'run'))
-      if (values.config !== undefined) throw new UsageError('run takes --config, or --fastly or --worker')
-      return runProgram(values)
+    async run(values) {
+      const isProgram = values.fastly !== undefined || values.worker !== undefined
+      const file = isProgram ? null : configOf(values, 'run')
+      if (isProgram && values.config !== undefined)
+        throw new UsageError('run takes --config, or --fastly or --worker')
+      const { run, runProgram } = await import('./run.ts')
+      return await (file === null ? runProgram(values) : run(file))
     },
   },
-  check: { options: ['config'], words: 0, run: (values) => check(configOf(values, 'check')) },
-  demo: { options: ['port'], words: 0, run: (values) => demo(portOf(values)) },
-  schema: { options: [], words: 0, run: printSchema },
+  check: {
+    options: ['config'],
+    words: 0,
+    run: async (values) => (await import('./check.ts')).check(configOf(values, 'check')),
+  },
+  demo: {
+    options: ['port'],
+    words: 0,
+    run: async (values) => (await import('./demo.ts')).demo(portOf(values)),
+  },
+  schema: { options: [], words: 0, run: async () => (await import('./schema.ts')).printSchema() },
   usage: {
     options: ['config', 'month', 'service', 'json', 'csv'],
     words: 0,
-    run: (values) => usage(configOf(values, 'usage'), wantedOf(values)),
+    async run(values) {
+      const [file, wanted] = [configOf(values, 'usage'), wantedOf(values)]
+      return await (await import('./usage.ts')).usage(file, wanted)
+    },
   },
-  health: { options: ['config'], words: 0, run: (values) => health(configOf(values, 'health')) },
+  health: {
+    options: ['config'],
+    words: 0,
+    run: async (values) => (await import('./health.ts')).health(configOf(values, 'health')),
+  },
   websockets: {
     options: ['config', 'close-tunnels'],
     words: 2,
-    run: (values, words) =>
-      switchWebsockets(configOf(values, 'websockets'), words, values['close-tunnels'] ?? false),
+    async run(values, words) {
+      const { switchWebsockets } = await import('./switching.ts')
+      const mayClose = values['close-tunnels'] ?? false
+      return await switchWebsockets(configOf(values, 'websockets'), words, mayClose)
+    },
   },
-  reload: { options: ['config'], words: 0, run: (values) => reload(configOf(values, 'reload')) },
+  reload: {
+    options: ['config'],
+    words: 0,
+    run: async (values) => (await import('./reload.ts')).reload(configOf(values, 'reload')),
+  },
   tunnels: {
     options: ['config', 'service', 'limit', 'json', 'reset'],
     words: 2,
-    run(values, [act, id]) {
+    async run(values, [act, id]) {
       const file = configOf(values, 'tunnels')
-      if (act === 'list' && id === undefined) return listTunnels(file, values)
-      if (act === 'end') return endTunnels(file, id, values)
+      const { endTunnels, listTunnels } = await import('./tunnels.ts')
+      if (act === 'list' && id === undefined) return await listTunnels(file, values)
+      if (act === 'end') return await endTunnels(file, id, values)
       throw new UsageError('write tunnels list, or tunnels end')
     },
   },
-  upgrade: { options: ['config'], words: 0, run: (values) => upgrade(configOf(values, 'upgrade')) },
+  upgrade: {
+    options: ['config'],
+    words: 0,
+    run: async (values) => (await import('./upgrade.ts')).upgrade(configOf(values, 'upgrade')),
+  },
   drain: {
     options: ['config', 'worker', 'timeout', 'wait'],
     words: 0,
-    run: (values) => drain(configOf(values, 'drain'), values),
+    run: async (values) => (await import('./drain.ts')).drain(configOf(values, 'drain'), values),
   },
   token: {
     options: ['config', 'name', 'role'],
     words: 1,
-    run(values, [act]) {
+    async run(values, [act]) {
       const file = configOf(values, 'token')
-      if (act === 'create') return createOne(file, values)
-      if (act === 'list') return listAll(file)
-      if (act === 'revoke') return revokeOne(file, values)
+      const { createOne, listAll, revokeOne } = await import('./tokens.ts')
+      if (act === 'create') return await createOne(file, values)
+      if (act === 'list') return await listAll(file)
+      if (act === 'revoke') return await revokeOne(file, values)
       throw new UsageError('write token create, token list or token revoke')
     },
   },

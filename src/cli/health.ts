@@ -1,6 +1,6 @@
 // `headrace health`: whether a program that runs takes new connections, for probes that run a command, such as Docker's.
 
-import { load } from './commands.ts'
+import { load } from './config.ts'
 import { answerOf } from './control-client.ts'
 
 /** Whoever probes has a limit of its own, such as Docker's 30 s, and would not tell the reason. */

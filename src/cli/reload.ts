@@ -3,7 +3,7 @@
 import { problemsOf } from '../config/problems.ts'
 import { HeadraceError } from '../errors.ts'
 import type { Changed, Changes } from '../operations.ts'
-import { complain, load } from './commands.ts'
+import { complain, load } from './config.ts'
 import { askRunning } from './control-client.ts'
 
 interface Answer {

@@ -4,7 +4,7 @@ import type { LoadedConfig } from '../config/load.ts'
 import { suggestion } from '../config/problems.ts'
 import type { SwitchValue } from '../service/switch.ts'
 import { createSwitches, switchFileIn } from '../service/switch.ts'
-import { load } from './commands.ts'
+import { load } from './config.ts'
 import { askProgram } from './control-client.ts'
 import { UsageError } from './usage-error.ts'
 

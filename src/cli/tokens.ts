@@ -4,7 +4,7 @@ import type { Role } from '../admin/roles.ts'
 import { ROLES } from '../admin/roles.ts'
 import { createToken, readTokens, revokeToken } from '../admin/tokens.ts'
 import { HeadraceError } from '../errors.ts'
-import { load } from './commands.ts'
+import { load } from './config.ts'
 import { table } from './table.ts'
 import { UsageError } from './usage-error.ts'
 

@@ -2,7 +2,7 @@
 
 import type { TunnelPage, TunnelRecord } from '../tunnel/listing.ts'
 import { LONGEST_PAGE, PAGE_LIMIT } from '../tunnel/listing.ts'
-import { load } from './commands.ts'
+import { load } from './config.ts'
 import { askRunning } from './control-client.ts'
 import { table } from './table.ts'
 import { UsageError } from './usage-error.ts'

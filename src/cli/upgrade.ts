@@ -1,7 +1,7 @@
 // `headrace upgrade`: the release that is on the disk takes over.
 
 import type { Upgraded } from '../operations.ts'
-import { load } from './commands.ts'
+import { load } from './config.ts'
 import { askRunning } from './control-client.ts'
 
 export async function upgrade(file: string): Promise<number> {

@@ -1,10 +1,10 @@
 // `headrace usage`: what a month cost, read from the state directory, whether the program runs or not.
 
 import { existsSync } from 'node:fs'
-import type { LoadedConfig } from '../config/load.ts'
 import { suggestion } from '../config/problems.ts'
 import type { ServiceUsage, UsageReport } from '../usage/report.ts'
 import { readUsage } from '../usage/usage.ts'
+import { load } from './config.ts'
 
 export interface Wanted {
   readonly month: string
@@ -14,7 +14,10 @@ export interface Wanted {
 
 const FORMS = { table: tableOf, json: jsonOf, csv: csvOf }
 
-export async function printUsage({ edge }: LoadedConfig, { month, service, form }: Wanted): Promise<number> {
+export async function usage(file: string, { month, service, form }: Wanted): Promise<number> {
+  const config = await load(file)
+  if (config === null) return 1
+  const { edge } = config
   // The config of a file always has one.
   const { stateDirectory = 'state' } = edge
   const report = await readUsage(stateDirectory, month, service)

@@ -1,10 +1,15 @@
 // Rates that are counted in this process. A fixed number of keys is kept for each rate, the latest used: what strangers
 // can make grow has an end.
 
+import { createRequire } from 'node:module'
 import { LRUCache } from 'lru-cache'
-import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible'
+import type { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible'
 import type { RateClaim } from './claims.ts'
 import type { CountedKey, CountedRate, RateStore } from './rates.ts'
+
+/** Loaded by the first rate: 37 files, of all kinds of stores, for which no start should wait. */
+const limiters = (): typeof import('rate-limiter-flexible') => require('rate-limiter-flexible')
+const require = createRequire(import.meta.url)
 
 /**
  * Keys that one rate keeps, about 0.5 KiB each. Beyond it the key that was not used for longest is forgotten, with its
@@ -81,8 +86,8 @@ export async function waitOf(consumed: Promise<RateLimiterRes>): Promise<number>
     await consumed
     return 0
   } catch (refused) {
-    if (refused instanceof RateLimiterRes) return Math.max(1, refused.msBeforeNext)
-    throw refused
+    if (refused instanceof Error) throw refused
+    return Math.max(1, (refused as RateLimiterRes).msBeforeNext)
   }
 }
 
@@ -100,6 +105,7 @@ function counterOf(
   const name = nameOf(service, claim)
   const known = counters.get(name)
   if (known !== undefined) return known
+  const { RateLimiterMemory } = limiters()
   const limiter = new RateLimiterMemory({ keyPrefix: '', points: limit, duration: windowMs / 1_000 })
   const forget = (_: true, key: string) => void limiter.delete(key)
   const used = new LRUCache<string, true>({ max: MAX_KEYS, dispose: forget })

@@ -3,7 +3,7 @@
 //   shared ──error, or ANSWER_TIMEOUT_MS──▶ alone, told once ──REST_MS──▶ the next upgrade asks again ──▶ shared
 
 import type { Redis } from 'ioredis'
-import { RateLimiterRedis } from 'rate-limiter-flexible'
+import type { RateLimiterRedis } from 'rate-limiter-flexible'
 import { HeadraceError } from '../errors.ts'
 import type { RateClaim } from './claims.ts'
 import { memoryRates, nameOf, waitOf } from './memory-rates.ts'
@@ -44,7 +44,8 @@ export function redisRates(url: string, onTrouble: (what: HeadraceError) => void
     let limiter = limiters.get(name)
     if (limiter === undefined) {
       const options = { keyPrefix: `headrace:${name}`, points, duration: windowMs / 1_000 }
-      limiter = new RateLimiterRedis({ ...options, storeClient: await client })
+      const storeClient = await client
+      limiter = new (await import('rate-limiter-flexible')).RateLimiterRedis({ ...options, storeClient })
       limiters.set(name, limiter)
     }
     return await waitOf(limiter.consume(claim.key))

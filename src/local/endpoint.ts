@@ -1,9 +1,9 @@
 // The endpoint of a WebSocket in this process: frames by the package ws, on the connection that was accepted. Toward the rest
 // it looks like a splicing between the client and an origin: bytes both ways as they are on the wire, an end, a stop.
 
+import { createRequire } from 'node:module'
 import type { Socket } from 'node:net'
-import type { WebSocket } from 'ws'
-import { WebSocketServer } from 'ws'
+import type { WebSocket, WebSocketServer } from 'ws'
 import type { How, Who } from '../end.ts'
 import { HeadraceError } from '../errors.ts'
 import type { Released, Transport } from '../transport/transport.ts'
@@ -78,20 +78,10 @@ interface Handshake {
   headSize: number
 }
 
-export function createLocal({ maxPayload, maxBuffered, deflate }: LocalOptions): Local {
+export function createLocal(options: LocalOptions): Local {
+  const { maxBuffered } = options
   const rooms = createRooms()
-  const server = new WebSocketServer({
-    noServer: true,
-    clientTracking: false,
-    maxPayload,
-    perMessageDeflate: deflate,
-    closeTimeout: CLOSE_TIMEOUT_MS,
-  } as ConstructorParameters<typeof WebSocketServer>[0])
-  server.on('headers', (lines, request) => {
-    const handshake = request as unknown as Handshake
-    for (const [name, value] of handshake.fields) lines.push(`${name}: ${value}`)
-    handshake.headSize = lines.reduce((size, line) => size + line.length + 2, 2)
-  })
+  let server: WebSocketServer | null = null
 
   return {
     open({ transport, early, key, extensions }, served, owner, failed) {
@@ -116,6 +106,7 @@ export function createLocal({ maxPayload, maxBuffered, deflate }: LocalOptions):
         written: socket.bytesWritten,
       }
       const opened: WebSocket[] = []
+      server ??= createServer(options)
       server.handleUpgrade(handshake as never, socket, head, (one) => opened.push(one))
       const [ws] = opened
       if (ws === undefined) throw new HeadraceError('upgrade-invalid', 'Sec-WebSocket-Extensions')
@@ -128,6 +119,26 @@ export function createLocal({ maxPayload, maxBuffered, deflate }: LocalOptions):
       return splicing
     },
   }
+}
+
+const require = createRequire(import.meta.url)
+
+/** By the first session: most services have none, and no start should wait for ws. */
+function createServer({ maxPayload, deflate }: LocalOptions): WebSocketServer {
+  const { WebSocketServer: Server } = require('ws') as typeof import('ws')
+  const server = new Server({
+    noServer: true,
+    clientTracking: false,
+    maxPayload,
+    perMessageDeflate: deflate,
+    closeTimeout: CLOSE_TIMEOUT_MS,
+  } as ConstructorParameters<typeof Server>[0])
+  server.on('headers', (lines, request) => {
+    const handshake = request as unknown as Handshake
+    for (const [name, value] of handshake.fields) lines.push(`${name}: ${value}`)
+    handshake.headSize = lines.reduce((size, line) => size + line.length + 2, 2)
+  })
+  return server
 }
 
 interface Parts {

@@ -135,7 +135,7 @@ t.test('a worker is recycled: nobody is refused, the others notice nothing', asy
   await coming
   t.ok(came > 10, `${came} came meanwhile`)
   const own = accepted.filter(({ worker }) => worker === 'worker-1').length
-  t.match(fleet.said('draining'), [{ of: 'worker-1', drainMs: 1_000 }])
+  t.match(await fleet.says('draining'), [{ of: 'worker-1', drainMs: 1_000 }])
   const [{ closed: count } = {}] = await fleet.says('drained')
   t.ok(Number(count) >= own && Number(count) <= own + 1, `${count} of ${own}`)
   const [first, second] = await workersOf(fleet)

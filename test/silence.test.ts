@@ -90,7 +90,7 @@ t.test('a handler in an endless loop stops no tunnel of its worker, and nobody w
   })
   t.equal(status, 202)
   await fleet.says('a process was replaced')
-  t.match(fleet.said('drained'), [{ of: name }])
+  t.match(await fleet.says('drained'), [{ of: name }])
   for (const client of before.get(name) ?? []) await Promise.race([client.ended, client.closed])
   for (const client of [...meanwhile.values()].flat()) t.ok(await echoes(client, 'alive'))
   await fleet.control('/tunnels')

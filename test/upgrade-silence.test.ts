@@ -63,7 +63,7 @@ t.test(
     process.kill(pid, 'SIGCONT')
     await live(t, waiting)
     while ((await listed(fleet)).length < TUNNELS) await pause(10)
-    t.match(fleet.said('upgrade: its tunnels are back')[0], { tunnels: ONE })
+    t.match((await fleet.says('upgrade: its tunnels are back'))[0], { tunnels: ONE })
     await live(t, all)
     await moves(t, stand, pid)
   },

@@ -73,7 +73,7 @@ export interface Fleet {
   readonly addresses: readonly string[]
   /** The first of them. */
   readonly address: string
-  /** Through the control socket. */
+  /** Through the control socket. What was said before it was answered can be found by `said`. */
   control(path: string, asking?: Asking): Promise<Answer>
   /** The log lines with this message so far. */
   said(message: string): Record<string, unknown>[]
@@ -127,7 +127,11 @@ export async function startFleet(t: Test, config: string, options: FleetOptions 
     folder,
     addresses,
     address,
-    control: (path, asking) => ask(`unix:${folder}/state/control.sock`, path, asking),
+    async control(path, asking) {
+      const answer = await ask(`unix:${folder}/state/control.sock`, path, asking)
+      await readOut()
+      return answer
+    },
     said,
     async says(message, count = 1) {
       while (said(message).length < count) await program.line()
@@ -179,6 +183,12 @@ export async function gone(pid: number): Promise<void> {
     }
   }
   while (isThere()) await new Promise((resolve) => setTimeout(resolve, 20))
+  await readOut()
+}
+
+/** What a process has said comes by another way than what it answers or that it has gone: one turn later at most. */
+async function readOut(): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve))
 }
 
 /** Resolves when nobody accepts there any more. */

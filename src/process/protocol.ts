@@ -14,7 +14,7 @@ import type { Seated } from '../gate/ledger.ts'
 import type { CountedRate } from '../gate/rates.ts'
 import type { Crossing } from '../gate/seats.ts'
 import type { MetricsSnapshot } from '../observe/metrics.ts'
-import type { Operations, ProgramStatus, Reloading, Upgrading } from '../operations.ts'
+import type { DrainWanted, Operations, ProgramStatus, Reloading, Upgrading } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
 import type { DrainCounts, DrainProgress } from '../tunnel/drain.ts'
 import type { Given } from './handover-giver.ts'
@@ -192,6 +192,8 @@ export interface AfterAnswers {
   /** What the release before has granted, from `rates` on: this one has the last word. */
   take(claims: Claims): Promise<Verdict>
   give(id: string): Promise<void>
+  /** It was told to end while the new one took over. */
+  drain(wanted: DrainWanted): Promise<void>
   /** It leaves: what it has counted in all. */
   farewell(counted: MetricsSnapshot): Promise<void>
 }

@@ -108,7 +108,10 @@ const answers: WorkerAnswers = {
   settle: async () => giver?.settle(),
   async settleArrivals(ms) {
     endReturn()
-    await (await edge).settleArrivals(ms)
+    const running = await edge
+    // One that was about to accept does: what it opened later nobody would close.
+    if (standing === null) await renewal
+    await running.settleArrivals(ms)
   },
   async cover(isNeeded) {
     await edge

@@ -60,8 +60,9 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
 
   /** If the neighbour is not there either, what comes waits in the backlog. */
   function cover(at: number): void {
-    // The sockets of a silent one may be another release's.
-    const isNeeded = absent.has(at) || (workers[at]?.silence.ms != null && !isStandby())
+    const isAway = absent.has(at) || workers[at]?.silence.ms != null
+    // Its sockets may be another release's.
+    const isNeeded = isAway && !isStandby()
     const neighbour = workers[before(at)]
     if (isNeeded === covering.has(at) || count === 1) return
     if (neighbour?.state !== 'running' || neighbour.wire === null) return

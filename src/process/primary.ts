@@ -88,7 +88,8 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     if (upgrades.isRunning) throw new HeadraceError('upgrade-running')
     return await reload(reloadParts)
   })
-  const files = watchFiles(reloadUnasked)
+  // A newer release has an eye on them itself.
+  const files = watchFiles(() => standing.isSucceeded || reloadUnasked())
   const { settled } = reloads
   const hosts = createHosts({ [LEDGER]: ledger })
   const silentTimeoutMs = () => config.silentTimeoutMs

@@ -82,7 +82,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const isAnchored = process.pid === 1 || inheritance?.isAnchored === true
   const legacy = inheritance?.sockets ?? []
   let sockets = await openSockets(config, given, identity, { legacy, isOurs })
-  const setting = (): Setting => ({ config: { file: config.file, text: config.text }, sockets })
+  const setting = (): Setting => ({ config, sockets })
   const reloads = inTurns(async () => {
     if (drains.isDraining) throw new HeadraceError('draining')
     if (upgrades.isRunning) throw new HeadraceError('upgrade-running')
@@ -244,7 +244,10 @@ function startControl({ setting, settled, isStandby, identity, answers, watch }:
     identity,
     answers: () => answers,
     over: () => {},
-    start: (wire) => wire.ask('start', [{ ...setting().config, isStandby: isStandby() }], START_TIMEOUT_MS),
+    start(wire) {
+      const { edge, admin } = setting().config
+      return wire.ask('start', [{ edge, admin, isStandby: isStandby() }], START_TIMEOUT_MS)
+    },
     watch,
   })
 }

@@ -72,15 +72,15 @@ export interface Way extends TunnelOwner {
   follow(site: Site): void
   /** From now on only what listeners have accepted is handed off, and plain connections end with their answer. */
   drain(): void
-  /** Whether a request is on its way, or is being answered. Who says nothing counts for a moment only. */
-  isBusy(): boolean
+  /** Whether a request is on its way, or is being answered. Who says nothing counts for a moment only, from `since` on; default: `drain`. */
+  isBusy(since?: number): boolean
   /** WebSockets were switched off for a service: ends what is on its way to become one. */
   refuse(service: string): void
   /** Ends everything that is not a tunnel. */
   abort(): void
 }
 
-/** While draining: how long whoever has connected and says nothing is waited for, in ms. */
+/** When nobody else is accepted: how long whoever has connected and says nothing is waited for, in ms. */
 const LAST_HEADS_MS = 1_000
 
 type Given = Extract<Ruling, { readonly choice: Choice }>
@@ -270,10 +270,10 @@ export function createWay(surroundings: Surroundings): Way {
     plain.close(false)
   }
 
-  function isBusy(): boolean {
+  function isBusy(since = drainingAt ?? 0): boolean {
     if (plain.open > 0) return true
     if (setUps.size === 0) return false
-    if (performance.now() - (drainingAt ?? 0) < LAST_HEADS_MS) return true
+    if (performance.now() - since < LAST_HEADS_MS) return true
     for (const { head } of setUps) if (head !== null) return true
     return false
   }

@@ -322,8 +322,8 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
   async function settleArrivals(ms: number): Promise<void> {
     await Promise.all([...groups].map((group) => group.close()))
     groups.clear()
-    const deadline = performance.now() + ms
-    while (way.isBusy() && performance.now() < deadline) {
+    const closedAt = performance.now()
+    while (way.isBusy(closedAt) && performance.now() < closedAt + ms) {
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
     }
   }

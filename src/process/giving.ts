@@ -2,9 +2,9 @@
 
 import { setTimeout as pause } from 'node:timers/promises'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
-import { wireOf } from './child.ts'
 import type { Given, Share } from './handover-giver.ts'
-import type { Place } from './protocol.ts'
+import type { Wire } from './messages.ts'
+import type { Place, WorkerAnswers } from './protocol.ts'
 import type { Returned } from './return.ts'
 import type { Worker } from './workers.ts'
 
@@ -74,20 +74,27 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
   const closed = new Set<Place>()
 
   async function lead(worker: Worker, door: Place): Promise<void> {
-    await wireOf(worker).ask('give', [door], STEP_TIMEOUT_MS)
-    doorOf.set(worker, door)
+    await answered(worker, async (wire) => {
+      await wire.ask('give', [door], STEP_TIMEOUT_MS)
+      doorOf.set(worker, door)
+    })
   }
 
   async function open(all: readonly Place[]): Promise<void> {
     doors = all
     closed.clear()
     doorOf.clear()
-    const able = workers.filter(({ silence }) => silence.ms === null)
+    const able = workers.filter(({ wire, silence }) => wire !== null && silence.ms === null)
     await each(able, (worker, at) => lead(worker, all[at % all.length] as Place))
   }
 
   async function offer(): Promise<number> {
-    return sum(await each([...doorOf.keys()], (worker) => wireOf(worker).ask('offer', [], STEP_TIMEOUT_MS)))
+    const told = await each([...doorOf.keys()], offerOf)
+    return sum(told.map((tunnels) => tunnels ?? 0))
+  }
+
+  function offerOf(worker: Worker): Promise<number | undefined> {
+    return answered(worker, (wire) => wire.ask('offer', [], STEP_TIMEOUT_MS))
   }
 
   /**
@@ -110,7 +117,7 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
   async function giveOf(worker: Worker, parts: Part[]): Promise<string | null> {
     while (!isOver()) {
       // One that dies takes its tunnels along, but for those that are given.
-      const given = await answered(worker)
+      const given = await givenBy(worker)
       const door = doorOf.get(worker)
       if (given === undefined || door === undefined) return null
       parts.push({ worker, door, given })
@@ -123,7 +130,7 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
   }
 
   /** Undefined: it has died, or hangs. What it gives when it goes on counts. */
-  async function answered(worker: Worker): Promise<Given | undefined> {
+  async function givenBy(worker: Worker): Promise<Given | undefined> {
     let isOver = false
     const asked = worker.wire?.ask('giveAway', [], Number.POSITIVE_INFINITY).then(
       (given) => {
@@ -145,7 +152,7 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
     for (const door of doors.filter((one) => !closed.has(one))) {
       try {
         await lead(worker, door)
-        await wireOf(worker).ask('offer', [], STEP_TIMEOUT_MS)
+        await offerOf(worker)
         return true
       } catch (error) {
         tell(asHeadraceError(error))
@@ -177,6 +184,21 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
     return answers.map((answer) => {
       if (answer.status === 'rejected') throw answer.reason
       return answer.value
+    })
+  }
+
+  /** Undefined: it has died. Rejects with what it throws. */
+  async function answered<Value>(
+    worker: Worker,
+    ask: (wire: Wire<WorkerAnswers>) => Promise<Value>,
+  ): Promise<Value | undefined> {
+    const { wire } = worker
+    if (wire === null) return undefined
+    return await ask(wire).catch(async (error: unknown) => {
+      // Of one that dies its channel is closed first.
+      await pause(LOOK_MS)
+      if (worker.wire === wire) throw error
+      return undefined
     })
   }
 

@@ -5,9 +5,10 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import t from 'tap'
 import { chatConfig, gone, workersOf } from './support/control.ts'
-import { upgradeRequest } from './support/origin.ts'
+import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
 import { connectTo } from './support/peer.ts'
-import { copyOfRelease, live, startPlayer, startReleases, talkers } from './support/releases.ts'
+import type { Releases } from './support/releases.ts'
+import { copyOfRelease, live, speaker, startPlayer, startReleases, talkers } from './support/releases.ts'
 
 const TUNNELS = 20
 
@@ -77,10 +78,53 @@ t.test('workers that have died, and die again, do not keep the next release away
   t.equal(await fleet.firstEnded, 0)
 })
 
+t.test('an old worker that hangs does not keep here what the others have accepted', async (t) => {
+  let answer = () => {}
+  const may = new Promise<void>((resolve) => {
+    answer = resolve
+  })
+  const origin = await startOrigin(t, {
+    async answer(peer) {
+      if ((await peer.until('\r\n\r\n')).startsWith('GET /late')) await may
+      await echo(peer)
+    },
+  })
+  const config = chatConfig(origin.address, 'workers: 2\ndrainTimeout: 15s\n')
+  const fleet = await startReleases(t, config.replace('name: origin', 'name: origin, firstByteTimeout: 60s'))
+  const all = [...(await talkers(t, fleet, TUNNELS))]
+  const late = Array.from({ length: TUNNELS }, () => speaker(t, fleet.address, { path: '/late' }))
+  while (origin.count < 2 * TUNNELS) await pause(10)
+  const [hung] = await workersOf(fleet)
+  const upgrading = fleet.upgrade()
+  await fleet.says('upgrade: in charge')
+  process.kill(hung?.pid ?? 0, 'SIGSTOP')
+  answer()
+  const { moved } = await upgrading
+  t.equal(moved, TUNNELS)
+  const others = () => fleet.said('tunnel accepted').length - TUNNELS
+  const isOver = () => fleet.said('upgrade: nothing is left here').length > 0
+  while (!isOver() && (others() === 0 || (await movedIn(fleet)) < moved + others())) await pause(50)
+
+  process.kill(hung?.pid ?? 0, 'SIGCONT')
+  for (const one of await Promise.all(late)) {
+    void one.talk(20)
+    all.push(one)
+  }
+  t.match(await fleet.says('upgrade: nothing is left here'), [{ moved: 2 * TUNNELS, stayed: 0 }])
+  await live(t, all)
+  t.equal(await fleet.firstEnded, 0)
+})
+
 /** In the release that starts next. */
 function change(folder: string, module: string, place: string, to: (place: string) => string): void {
   const path = join(folder, `dist/process/${module}.js`)
   const whole = readFileSync(path, 'utf8')
   if (!whole.includes(place)) throw new Error(`${module} has no ${place}`)
   writeFileSync(path, whole.replace(place, to))
+}
+
+/** How many tunnels the release that is in charge has got so far. */
+async function movedIn(fleet: Releases): Promise<number> {
+  const { text } = await fleet.control('/metrics')
+  return Number(/^headrace_tunnels_moved_total(?:\{.*\})? (\d+)$/m.exec(text)?.[1] ?? 0)
 }

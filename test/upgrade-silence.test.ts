@@ -121,7 +121,6 @@ t.test(
 )
 
 t.test('a worker of the old release that hangs while it gives does not hold the upgrade up', async (t) => {
-  // What stays is not to be drained meanwhile.
   const stand = await startStand(t, 'workers: 1\ndrainTimeout: 10m\n')
   const { fleet, all } = stand
   const { came, may } = stand.gate()
@@ -135,4 +134,9 @@ t.test('a worker of the old release that hangs while it gives does not hold the 
   await (await speaker(t, fleet.address)).say(64)
   process.kill(pid, 'SIGCONT')
   await live(t, all)
+  t.match(
+    await fleet.says('upgrade: nothing is left here'),
+    [{ stayed: 0 }],
+    'it gives the rest when it goes on',
+  )
 })

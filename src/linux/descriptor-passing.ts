@@ -89,13 +89,13 @@ export class Passage implements Watcher {
     if (this.#isClosed || this.#isDeaf) return
     this.#isDeaf = true
     this.#loop.calls.shutdown(this.#fd, SHUT_RD)
-    this.#read()
+    this.read()
   }
 
   ready(events: number): void {
     if (this.#isDeaf && events & EPOLLHUP) this.close()
     if (events & EPOLLOUT) this.#flush()
-    this.#read()
+    this.read()
   }
 
   close(): void {
@@ -124,7 +124,8 @@ export class Passage implements Watcher {
     }
   }
 
-  #read(): void {
+  /** What has come already is told before this returns. */
+  read(): void {
     const { calls } = this.#loop
     while (!this.#isClosed) {
       this.#incoming.reset()

@@ -51,9 +51,9 @@ const STEP_TIMEOUT_MS = 30_000
 /** Whoever has asked for the upgrade waits, and nobody else may ask: one that hangs does it later. */
 const SETTLE_TIMEOUT_MS = 2_000
 
-/** A worker that does not answer for so long gives no more, until it goes on. */
+/** A worker that has begun to give and is silent for so long gives no more, until it goes on. */
 const HANG_MS = 10_000
-/** How often it is looked whether it does. */
+/** How often it is looked whether one that is asked is silent. */
 const LOOK_MS = 250
 
 /** What a new release that has gone may take to give back what it has. */
@@ -104,6 +104,7 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
   async function give(): Promise<Outcome> {
     const parts: Part[] = []
     for (const worker of [...doorOf.keys()]) {
+      if (worker.silence.ms !== null) continue
       const trouble = await giveOf(worker, parts)
       if (trouble === null) continue
       // A release with a worker that hangs is none to go on with.
@@ -117,11 +118,10 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
   async function giveOf(worker: Worker, parts: Part[]): Promise<string | null> {
     while (!isOver()) {
       // One that dies takes its tunnels along, but for those that are given.
-      const given = await givenBy(worker)
+      const given = await answered(worker, giveAway, HANG_MS).catch(() => undefined)
       const door = doorOf.get(worker)
       if (given === undefined || door === undefined) return null
       parts.push({ worker, door, given })
-      counted(given.counted)
       if (given.trouble === null || given.isSilent) return given.trouble
       closed.add(door)
       if (!isCarried(parts) || !(await leadElsewhere(worker))) return given.trouble
@@ -129,22 +129,10 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
     return null
   }
 
-  /** Undefined: it has died, or hangs. What it gives when it goes on counts. */
-  async function givenBy(worker: Worker): Promise<Given | undefined> {
-    let isOver = false
-    const asked = worker.wire?.ask('giveAway', [], Number.POSITIVE_INFINITY).then(
-      (given) => {
-        if (isOver) counted(given.counted)
-        return given
-      },
-      () => undefined,
-    )
-    const hangs = async () => {
-      while (!isOver && (worker.silence.ms ?? 0) < HANG_MS) await pause(LOOK_MS)
-      return undefined
-    }
-    const given = await Promise.race([asked, hangs()])
-    isOver = true
+  /** Also if it comes late. */
+  async function giveAway(wire: Wire<WorkerAnswers>): Promise<Given> {
+    const given = await wire.ask('giveAway', [], Number.POSITIVE_INFINITY)
+    counted(given.counted)
     return given
   }
 
@@ -187,19 +175,31 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
     })
   }
 
-  /** Undefined: it has died. Rejects with what it throws. */
+  /** Undefined: it has died, or is silent for so long, and does it when it goes on. Rejects with what it throws. */
   async function answered<Value>(
     worker: Worker,
     ask: (wire: Wire<WorkerAnswers>) => Promise<Value>,
+    silentMs = 0,
   ): Promise<Value | undefined> {
     const { wire } = worker
     if (wire === null) return undefined
-    return await ask(wire).catch(async (error: unknown) => {
+    let isOver = false
+    const asked = ask(wire).catch(async (error: unknown) => {
       // Of one that dies its channel is closed first.
       await pause(LOOK_MS)
       if (worker.wire === wire) throw error
       return undefined
     })
+    const silent = async () => {
+      do await pause(LOOK_MS)
+      while (!isOver && (worker.silence.ms ?? -1) < silentMs)
+      return undefined
+    }
+    try {
+      return await Promise.race([asked, silent()])
+    } finally {
+      isOver = true
+    }
   }
 
   return {
@@ -211,7 +211,9 @@ export function createGiving({ workers, counted, isOver, trouble: tell }: Giving
     },
     async settle() {
       await Promise.allSettled(
-        [...doorOf.keys()].map(({ wire }) => wire?.ask('settle', [], SETTLE_TIMEOUT_MS)),
+        [...doorOf.keys()].map((worker) =>
+          answered(worker, (wire) => wire.ask('settle', [], SETTLE_TIMEOUT_MS)),
+        ),
       )
     },
     async regain() {

@@ -93,6 +93,8 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   /** By this one: it dies, which takes a moment on a busy machine. */
   let isEnded = false
   let changed: () => void = () => {}
+  /** One thing after the other: only one answer is waited for at a time, and nobody is offered twice. */
+  let last: Promise<unknown> = Promise.resolve()
   const passage = new Passage(loop, fd, {
     letter(letter) {
       arrived.push(read<FromTaker>(letter.bytes).letter)
@@ -121,11 +123,14 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
         reject(new Error(`the worker of the new release ${why}`))
       }
       const tooLate = () => {
+        // This process may have stood still itself, and not the other one.
+        passage.read()
+        if (changed !== look) return
         isSilent = true
         fail(`(process ${peer.pid}) has not said ${kind} within ${timeoutMs} ms`)
       }
       const timer = setTimeout(tooLate, timeoutMs)
-      changed = () => {
+      const look = () => {
         const at = arrived.findIndex((one) => one.kind === kind)
         const [found] = at === -1 ? [] : arrived.splice(at, 1)
         if (found === undefined) return void (isClosed && fail(`has gone before it said ${kind}`))
@@ -133,8 +138,15 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
         changed = () => {}
         resolve(found as FromTaker & { readonly kind: Kind })
       }
-      changed()
+      changed = look
+      look()
     })
+  }
+
+  function later<Value>(act: () => Value | Promise<Value>): Promise<Value> {
+    const acting = last.then(act)
+    last = acting.catch(() => {})
+    return acting
   }
 
   async function offer(): Promise<number> {
@@ -263,10 +275,12 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   }
 
   function giveUp(mayEnd: boolean): void {
-    offered.clear()
     forget()
-    if (isNeeded() || !mayEnd) say({ kind: 'drop' })
-    else endPeer()
+    if (mayEnd && !isNeeded()) endPeer()
+    void later(() => {
+      offered.clear()
+      say({ kind: 'drop' })
+    })
   }
 
   function forget(): void {
@@ -286,8 +300,8 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   }
 
   return {
-    offer,
-    giveAway,
+    offer: () => later(offer),
+    giveAway: () => later(giveAway),
     giveUp,
     halt() {
       isHalted = true

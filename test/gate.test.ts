@@ -26,7 +26,7 @@ import type { RequestHead } from '../src/head/head.ts'
 import { fieldsOf } from '../src/head/head.ts'
 import { createWebhook } from '../src/observe/webhook.ts'
 import { valuePattern } from '../src/pattern.ts'
-import type { HostedLedger } from '../src/process/shared-ledger.ts'
+import type { Heir, HostedLedger } from '../src/process/shared-ledger.ts'
 import { hostLedger } from '../src/process/shared-ledger.ts'
 import { freePort, reasonToSkipRedis, startRedis, undisturbed } from './support/redis.ts'
 
@@ -717,6 +717,14 @@ function hosted(t: Test): HostedLedger {
   )
 }
 
+/** As the release before asks it. */
+function heirIn(after: HostedLedger): Heir {
+  return {
+    take: async (claims) => (await after.ask('before', { kind: 'take', claims })) as Verdict,
+    give: (id) => void after.ask('before', { kind: 'give', id }),
+  }
+}
+
 t.test('while two releases accept, both ledgers have to grant: of rates and of seats', async (t) => {
   const [before, after] = [hosted(t), hosted(t)]
   const rate = (limit: number) => ({ rule: 'all', key: '', limit, windowMs: 600_000 })
@@ -731,10 +739,7 @@ t.test('while two releases accept, both ledgers have to grant: of rates and of s
   const seats = { seats: [seat] }
   t.same([await take(before, rates), await take(before, seats)], [true, true])
   after.adoptRates(before.rates())
-  before.heir = {
-    take: async (claims) => (await after.ask('before', { kind: 'take', claims })) as Verdict,
-    give: (id) => void after.ask('before', { kind: 'give', id }),
-  }
+  before.heir = heirIn(after)
   after.seat('before', before.seats())
   t.same([await take(before, rates), await take(after, rates)], [true, true])
   t.same(
@@ -758,6 +763,26 @@ t.test('while two releases accept, both ledgers have to grant: of rates and of s
     [await take(before, seats), await take(before, seats), await take(before, seats)],
     [true, true, false],
   )
+})
+
+t.test('a seat that has gone over stays taken, whatever becomes of who had it', async (t) => {
+  const [before, after] = [hosted(t), hosted(t)]
+  for (const id of ['moved', 'ended', 'stays']) {
+    const claims = { id, service: 'chat', rates: [], seats: [seat(3)] }
+    t.match(await before.ask('old', { kind: 'take', claims }), { isGranted: true })
+  }
+  const open = () => after.seats().map(({ id }) => id)
+  before.heir = heirIn(after)
+  after.seat('before', before.seats())
+  after.ask('new', { kind: 'keep', ids: ['moved', 'ended'] })
+  after.ask('new', { kind: 'give', id: 'ended' })
+  before.release('old')
+  t.strictSame(open(), ['moved'], 'what the dead one still had is free')
+  after.seat('before', [{ id: 'moved', service: 'chat', seats: [seat(3)] }])
+  after.release('before')
+  t.strictSame(open(), ['moved'], 'also if it is told once more')
+  after.release('new')
+  t.strictSame(open(), [])
 })
 
 t.test(

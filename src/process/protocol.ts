@@ -183,7 +183,7 @@ export interface Release {
 export interface AfterAnswers {
   /** How far the rates are. */
   rates(rates: readonly CountedRate[]): Promise<void>
-  /** Who has which seats: before any tunnel is moved. */
+  /** Who has which seats; whatever is granted there from now on is asked here. */
   seats(seats: readonly Seated[]): Promise<void>
   /** Its workers accept from now on. Throws listen-failed or config-invalid. */
   accept(): Promise<void>

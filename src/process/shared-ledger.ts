@@ -26,7 +26,7 @@ const GRANTED: Verdict = { isGranted: true }
 type Shown = Pick<CountingLedger, 'expect' | 'spikes' | 'seats' | 'rates' | 'adoptRates'>
 
 export interface HostedLedger extends Hosted, Shown {
-  /** What another process has granted: without a question, since its tunnels are open. */
+  /** What another process has granted: without a question, since its tunnels are open. What somebody here has stays theirs. */
   seat(holder: string, seats: readonly Seated[]): void
   /** Another process has them from now on. */
   forget(ids: readonly string[]): void
@@ -56,6 +56,12 @@ export function hostLedger(
     return known
   }
 
+  /** What its holder has: no other can give it back. */
+  function heldWith(id: string): Set<string> | null {
+    for (const ids of holders.values()) if (ids.has(id)) return ids
+    return null
+  }
+
   async function take(holder: string, claims: Claims): Promise<Verdict> {
     const ids = idsOf(holder)
     ids.add(claims.id)
@@ -80,9 +86,7 @@ export function hostLedger(
 
   function keep(holder: string, ids: readonly string[]): void {
     for (const id of ids) {
-      let isHeld = false
-      for (const held of holders.values()) isHeld = held.delete(id) || isHeld
-      if (isHeld) idsOf(holder).add(id)
+      if (heldWith(id)?.delete(id)) idsOf(holder).add(id)
     }
   }
 
@@ -92,8 +96,7 @@ export function hostLedger(
       const asked = request as Request
       if (asked.kind === 'take') return take(holder, asked.claims)
       if (asked.kind === 'keep') return keep(holder, asked.ids)
-      holders.get(holder)?.delete(asked.id)
-      give(asked.id)
+      if (holders.get(holder)?.delete(asked.id)) give(asked.id)
       return undefined
     },
     release(holder) {
@@ -107,14 +110,14 @@ export function hostLedger(
     adoptRates: ledger.adoptRates,
     seat(holder, seats) {
       for (const one of seats) {
+        if (heldWith(one.id) !== null) continue
         ledger.seat(one)
         idsOf(holder).add(one.id)
       }
     },
     forget(ids) {
       for (const id of ids) {
-        for (const held of holders.values()) held.delete(id)
-        ledger.give(id)
+        if (heldWith(id)?.delete(id)) ledger.give(id)
       }
     },
     expect: ledger.expect,

@@ -710,11 +710,12 @@ t.test('a webhook that hangs holds a bounded number of messages, and none when i
   t.equal(troubles.length, 2)
 })
 
-function hosted(t: Test): HostedLedger {
-  return hostLedger(
-    () => {},
-    (what) => t.fail(what.message),
-  )
+function hosted(
+  t: Test,
+  onCrossing: (crossing: Crossing) => void = () => {},
+  isInCharge?: () => boolean,
+): HostedLedger {
+  return hostLedger(onCrossing, (what) => t.fail(what.message), isInCharge)
 }
 
 /** As the release before asks it. */
@@ -783,6 +784,61 @@ t.test('a seat that has gone over stays taken, whatever becomes of who had it', 
   t.strictSame(open(), ['moved'], 'also if it is told once more')
   after.release('new')
   t.strictSame(open(), [])
+})
+
+t.test('of two releases the one in charge tells of a spike: once, whatever goes over', async (t) => {
+  const told: string[] = []
+  const teller = (who: string) => (crossing: Crossing) => {
+    told.push(`${who} ${crossing.isAbove} ${crossing.connections}`)
+  }
+  let isInCharge = false
+  const [before, after] = [hosted(t, teller('before')), hosted(t, teller('after'), () => isInCharge)]
+  let count = 0
+  const grow = async (ledger: HostedLedger, by: number, expected = 10) => {
+    for (; by > 0; by -= 1) {
+      count += 1
+      const seats = [seat(null, expected)]
+      await ledger.ask('one', { kind: 'take', claims: claims(`${count}`, seats) })
+    }
+  }
+  const shrink = (ledger: HostedLedger, by: number) => {
+    for (; by > 0; by -= 1) {
+      ledger.ask('one', { kind: 'give', id: `${count}` })
+      count -= 1
+    }
+  }
+  const handOver = () => {
+    before.heir = heirIn(after)
+    after.adoptSpikes(before.spikeStates())
+    after.seat('before', before.seats())
+  }
+
+  await grow(before, 11)
+  shrink(before, 3)
+  await grow(before, 2)
+  t.strictSame(told.splice(0), ['before true 11', 'before false 8'])
+  before.heir = heirIn(hosted(t))
+  await grow(before, 5)
+  t.strictSame(told, [], 'while it changes nobody tells')
+  before.heir = null
+  before.expect(new Map([['chat', 10]]))
+  t.strictSame(told.splice(0), ['before true 15'], 'it was given up')
+
+  handOver()
+  after.ask('one', { kind: 'keep', ids: before.seats().map(({ id }) => id) })
+  isInCharge = true
+  after.expect(new Map([['chat', 12]]))
+  before.forget(before.seats().map(({ id }) => id))
+  t.strictSame(told, [], 'it goes on, whoever has it')
+  t.match(after.spikes('chat'), { isAbove: true, spikes: 2 })
+  shrink(after, 5)
+  t.strictSame(told.splice(0), ['after false 10'], 'as many are expected as the new config says')
+  shrink(after, 1)
+  await grow(after, 4, 12)
+  t.strictSame(told.splice(0), ['after true 13'])
+  after.expect(new Map())
+  shrink(after, 1)
+  t.strictSame(told, [], 'no number is expected any more')
 })
 
 t.test(

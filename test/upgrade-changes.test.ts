@@ -80,7 +80,7 @@ function speakOtherwise(folder: string): void {
 t.test('limits hold over a release: seats and permits go with their tunnels', async (t) => {
   const origin = await startPlayer(t)
   const config = chatConfig(origin.address)
-    .replace('websockets: on', 'websockets: on\n    gate: { maxConnections: 4 }')
+    .replace('websockets: on', 'websockets: on\n    gate: { maxConnections: 4, expectedConnections: 2 }')
     .replace('name: origin', 'name: origin, maxConnections: 3')
   const { folder, script } = copyOfRelease(t)
   const fleet = await startReleases(t, config, { script })
@@ -110,6 +110,11 @@ t.test('limits hold over a release: seats and permits go with their tunnels', as
   let answered = await answer()
   while (answered !== 'open') answered = await answer()
   t.match(await answer(), /503/, 'what was free is free, and no more than that')
+  const spikes = () => ['more connections', 'connections as expected'].map((line) => fleet.said(line).length)
+  t.strictSame(spikes(), [1, 0], 'a spike that goes on is not told again')
+  for (const { socket } of all) socket.end()
+  await fleet.says('connections as expected again')
+  t.strictSame(spikes(), [1, 1])
 })
 
 const OTHER_NODE = process.env.HEADRACE_OTHER_NODE

@@ -71,7 +71,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const { stateDirectory, services } = config.edge
   const file = stateDirectory === undefined ? null : switchFileIn(stateDirectory)
   const switches = createSwitches({ services, file })
-  const ledger = hostLedger(spike, lines.trouble)
+  const ledger = hostLedger(spike, lines.trouble, () => standing.isInCharge)
   const watch = watchOf(lines)
   const identity = createIdentity(config.runAs)
   const standing: Standing = { isInCharge: before === null, isSucceeded: false }
@@ -144,7 +144,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     reload: reloads.ask,
     async upgrade() {
       if (drains.isDraining) throw new HeadraceError('draining')
-      return await upgrades.run()
+      return await upgrades.run().finally(lookForSpikes)
     },
   }
   const control = startControl({ setting, settled, isStandby, identity, answers, watch })
@@ -166,9 +166,14 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     config = next
     sockets = listening
     switches.configure(next.edge.services)
-    ledger.expect(expectations(next.edge.services))
+    lookForSpikes()
     lines.configure(next.edge.log.level)
     follow()
+  }
+
+  /** By what is expected now. While one release takes over from another, nobody tells of them. */
+  function lookForSpikes(): void {
+    ledger.expect(expectations(configured()))
   }
 
   function follow(): void {
@@ -214,6 +219,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     throw error
   }
   follow()
+  lookForSpikes()
   begun()
   signalled('SIGUSR2', () => {
     // What keeps it from being one is told already.

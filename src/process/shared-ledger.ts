@@ -23,7 +23,10 @@ type Request =
 
 const GRANTED: Verdict = { isGranted: true }
 
-type Shown = Pick<CountingLedger, 'expect' | 'spikes' | 'seats' | 'rates' | 'adoptRates'>
+type Shown = Pick<
+  CountingLedger,
+  'expect' | 'spikes' | 'spikeStates' | 'adoptSpikes' | 'seats' | 'rates' | 'adoptRates'
+>
 
 export interface HostedLedger extends Hosted, Shown {
   /** What another process has granted: without a question, since its tunnels are open. What somebody here has stays theirs. */
@@ -41,12 +44,14 @@ export interface Heir {
   give(id: string): void
 }
 
-/** In the primary. */
+/** In the primary. Of crossings it tells while this release is in charge, and has no heir. */
 export function hostLedger(
   onCrossing: (crossing: Crossing) => void,
   onTrouble: (what: HeadraceError) => void,
+  isInCharge: () => boolean = () => true,
 ): HostedLedger {
-  const ledger = createLedger({ redis: undefined, onCrossing, onTrouble })
+  const isQuiet = () => hosted.heir !== null || !isInCharge()
+  const ledger = createLedger({ redis: undefined, onCrossing, isQuiet, onTrouble })
   /** Which requests have something, by the life of the worker that serves them. */
   const holders = new Map<string, Set<string>>()
 
@@ -122,6 +127,8 @@ export function hostLedger(
     },
     expect: ledger.expect,
     spikes: ledger.spikes,
+    spikeStates: ledger.spikeStates,
+    adoptSpikes: ledger.adoptSpikes,
   }
   return hosted
 }
@@ -161,6 +168,8 @@ export function askLedger(
     // Who counts is told.
     expect() {},
     spikes: () => null,
+    spikeStates: () => [],
+    adoptSpikes() {},
     // They are where they are counted.
     seats: () => [],
     seat() {},

@@ -185,11 +185,14 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
     return returned
   }
 
-  /** From here on both releases count, wherever the tunnels are. If the new one does not know how, it begins anew. */
+  /**
+   * From here on both releases count, wherever the tunnels are, and whichever is in charge in the end tells of spikes. If the new one
+   * does not know how, it begins anew.
+   */
   async function giveCounts({ wire }: Successor): Promise<void> {
     const told = [
       wire.ask('rates', [ledger.rates()], STEP_TIMEOUT_MS),
-      wire.ask('seats', [ledger.seats()], STEP_TIMEOUT_MS),
+      wire.ask('seats', [ledger.seats(), ledger.spikeStates()], STEP_TIMEOUT_MS),
     ]
     ledger.heir = {
       take: (claims) => wire.ask('take', [claims], TAKE_TIMEOUT_MS),

@@ -3,7 +3,7 @@
 
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -686,6 +686,15 @@ t.test(
     t.equal(map.join(0, ...near), JOINED | 3, 'when there is room again, the next one is')
   },
 )
+
+t.test('what the system does not tell of is not taken for empty', options, async (t) => {
+  const sockets = createSockets(linux.libc())
+  t.teardown(() => sockets.close())
+  // Nobody can watch a file (epoll_ctl(2), EPERM).
+  const file = openSync(new URL(import.meta.url), 'r')
+  t.notOk(sockets.isEmpty(file))
+  closeSync(file)
+})
 
 t.test('a side whose FIN has come is not taken, and all its bytes are still there', options, async (t) => {
   const relayed = bench(t)

@@ -40,8 +40,7 @@ import {
 } from './bits.ts'
 import { createBulk } from './bulk.ts'
 import { hangUp, pendingError } from './closing.ts'
-import type { Ahead, Redirect } from './redirect.ts'
-import { createRedirect, NO_AHEADS } from './redirect.ts'
+import { type Ahead, createRedirect, NO_AHEADS, type Redirect } from './redirect.ts'
 import { createEvents, register } from './registration.ts'
 import type { Relay, RelayHooks, Remains } from './relay-contract.ts'
 import { createSockets } from './sockets.ts'
@@ -306,6 +305,8 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     flags[slot * 2 + 1] = originOf(past)
     first[slot] = firstOf(past)
     if (modes[slot] === MODE_SOCKMAP && !joined(slot)) modes[slot] = MODE_EPOLL
+    // Bytes that were lost while it stood still are told of once, and nothing comes behind them.
+    for (const side of [slot * 2, slot * 2 + 1]) redirect?.awaits(side)
     if (watch(slot * 2, EPOLL_CTL_ADD) && watch(slot * 2 + 1, EPOLL_CTL_ADD)) return
     const error = calls.errno()
     close(slot, true)
@@ -340,7 +341,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       bytes,
       watch: (side) => void watch(side, EPOLL_CTL_MOD),
       resume,
-      lost: (side) => fail(side, ENOBUFS),
+      lost: (side) => void (isOver(side) || fail(side, ENOBUFS)),
     })
     return redirect
   }

@@ -36,10 +36,11 @@ export function descriptorTransport(loop: Loop, descriptor: number): Transport {
   return transport
 }
 
-/** The same for one that the caller watches already, with all edges of a connection. */
-export function watchedTransport(loop: Loop, descriptor: number): Transport {
+/** The same for one that the caller watches already, with all edges of a connection; `events`: what it has been told. */
+export function watchedTransport(loop: Loop, descriptor: number, events = 0): Transport {
   const transport = new DescriptorTransport(loop, descriptor)
   loop.pass(descriptor, transport)
+  transport.ready(events)
   return transport
 }
 

@@ -199,7 +199,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       }
       if (sent < waiting.length) return void kept.set(side, waiting.subarray(sent))
       kept.delete(side)
-      if (flagsOf(side) & FINISHING) return void shut(side)
+      if (flagsOf(side) & FINISHING) shut(side)
     }
     pump(side ^ 1)
   }

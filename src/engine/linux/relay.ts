@@ -131,7 +131,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       redirect?.took(side, size)
       if (!pass(side ^ 1, size)) return
       if (size < SCRATCH_BYTES) {
-        // A short read has emptied it; what comes later has an edge of its own.
+        // A short read has emptied it, or met TCP's urgent mark (MSG_OOB); what comes later has an edge of its own.
         if ((flagsOf(side) & HAS_END_AHEAD) === 0) return void emptied(side)
       } else if (startBulk(side)) return void pumpBulk(side)
     }

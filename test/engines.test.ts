@@ -422,7 +422,13 @@ async function stopAfterEnd(t: Test, stand: Stand): Promise<void> {
 
 async function stopOfSilent(t: Test, stand: Stand): Promise<void> {
   const { client, origin, splicing, ended } = await spliced(t, stand)
-  splicing.stop('fin')
+  const stalled = await spliced(t, stand)
+  stalled.origin.write(Buffer.alloc(16 * MIB))
+  client.write(MUCH)
+  await take(origin, MUCH.length)
+  for (const each of [splicing, stalled.splicing]) each.stop('fin')
   await Promise.all([endOf(client), endOf(origin)])
   t.same(await ended, STOPPED)
+  t.same(await stalled.ended, STOPPED)
+  t.match(await errorOfWriter(stalled.origin), RESET, 'whoever still sends is not left waiting')
 }

@@ -42,8 +42,8 @@ export interface Redirect {
   /** The relay has received so many bytes. */
   took(side: number, size: number): void
   /**
-   * Reading said that `side` has ended, or it begins: true if what was passed before has not all been read. It is resumed
-   * then, or found lost.
+   * `side` begins, is closed, or reading said that it has ended: true if what was passed has not all been read. Unless it is
+   * closed it is resumed then, or found lost.
    */
   awaits(side: number): boolean
   /** Nothing was left to read, and all is sent: the kernel may have it. */
@@ -190,7 +190,7 @@ export function createRedirect(sockets: Sockets, slots: number, hooks: RedirectH
   }
 
   function isRead(side: number): boolean {
-    if (ways[side] === PASSED) return maps?.isRead(side) !== false
+    if (isCounted(side)) return maps?.isRead(side) !== false
     if (ways[side] !== ORPHANED) return true
     const received = sockets.received(hooks.descriptors[side] as number)
     return received - (aheads.get(side) as number) <= (hooks.bytes[side] as number)

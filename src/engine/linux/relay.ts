@@ -206,9 +206,8 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
 
   /** All that came before the FIN of `side` has been sent on. */
   function ended(side: number): void {
-    const slot = side >> 1
     flags[side] = (flagsOf(side) | ENDED) & ~READABLE
-    if (first[slot] === 0) first[slot] = (side & 1) + 1
+    first[side >> 1] ||= (side & 1) + 1
     shut(side ^ 1)
   }
 
@@ -262,8 +261,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   }
 
   function freeze(slot: number, generation: number): Remains | 'later' | null {
-    const isOperators = first[slot] === ENDED_BY_OPERATOR + 1
-    if (here[slot] !== generation || isOperators) return null
+    if (here[slot] !== generation || first[slot] === ENDED_BY_OPERATOR + 1) return null
     const aheads = redirect === null ? NO_AHEADS : redirect.release(slot)
     if (aheads === null) return 'later'
     modes[slot] = MODE_EPOLL
@@ -284,11 +282,13 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     const isShared = Atomics.load(tables.shared, 0) === 1
     for (const side of [slot * 2, slot * 2 + 1]) {
       const descriptor = descriptorOf(side)
+      // Closed with passed bytes unread it would send FIN, and leave its other end waiting (sockmap.ts).
+      const isCut = isReset || redirect?.awaits(side) === true
       endBulk(side)
       kept.delete(side)
       // First, since until then main adds what was redirected itself.
       descriptors[side] = -1
-      hangUp(calls, descriptor, isReset, isShared)
+      hangUp(calls, descriptor, isCut, isShared)
       if (redirect !== null) bytes[side] = (bytes[side] as number) + redirect.bytes(side)
       flags[side] = 0
     }

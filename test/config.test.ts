@@ -56,6 +56,22 @@ function complaints(act: () => unknown): string[] {
   return []
 }
 
+/** What the processes of a program tell each other is JSON, in which nothing is undefined. */
+function withoutUndefined(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutUndefined)
+  if (typeof value !== 'object' || value === null) return value
+  const entries = Object.entries(value).filter(([, one]) => one !== undefined)
+  return Object.fromEntries(entries.map(([key, one]) => [key, withoutUndefined(one)]))
+}
+
+t.test('what a program makes of its config gets to its workers as JSON, and nothing of it is lost', (t) => {
+  for (const name of ['example.yaml', 'other-keys.yaml']) {
+    const config = read(textOf(name))
+    t.strictSame(JSON.parse(JSON.stringify(config)), withoutUndefined(config))
+  }
+  t.end()
+})
+
 t.test('the example of the contract, and every other key, is taken to the letter', (t) => {
   for (const name of ['example', 'other-keys']) {
     // JSON has no undefined: what is not there is left out on both sides.

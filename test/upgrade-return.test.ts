@@ -1,26 +1,25 @@
 // A new release that goes when it has got tunnels, and is not in charge yet: they come back. And rates go along.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { chatConfig, workersOf } from './support/control.ts'
 import type { Releases } from './support/releases.ts'
-import { copyOfRelease, live, speaker, startPlayer, startReleases, talkers } from './support/releases.ts'
+import {
+  copyOfRelease,
+  live,
+  speaker,
+  startPlayer,
+  startReleases,
+  talkers,
+  waitIn,
+} from './support/releases.ts'
 import type { Speaker } from './support/stream.ts'
 
 const TUNNELS = 60
 const NEWCOMERS = 20
-
-/** From now on the primary of a new release waits for ever where this function begins. */
-function hangIn(folder: string, file: string, begin: string): () => void {
-  const path = join(folder, 'dist', file)
-  const whole = readFileSync(path, 'utf8')
-  if (!whole.includes(begin)) throw new Error(`${file} has no ${begin}`)
-  writeFileSync(path, whole.replace(begin, `${begin} await new Promise(() => {});`))
-  return () => writeFileSync(path, whole)
-}
 
 function configure(fleet: Releases, config: string): void {
   writeFileSync(join(fleet.folder, 'headrace.yaml'), config)
@@ -41,7 +40,7 @@ for (const [workers, change] of [
     const all = await talkers(t, fleet, TUNNELS)
     const before = await workersOf(fleet)
     configure(fleet, config.replace('workers: 2', `workers: ${workers}`))
-    const mend = hangIn(folder, 'process/succession.js', 'async accept() {')
+    const { mend } = waitIn(folder, 'process/succession.js', 'async accept() {')
     const upgrading = fleet.upgrade().then(
       () => 'it did not fail',
       (error: Error) => error.message,
@@ -73,7 +72,7 @@ t.test('what a new release has accepted before it dies goes on as well', async (
   const { folder, script } = copyOfRelease(t)
   const fleet = await startReleases(t, chatConfig(origin.address), { script })
   const all = [...(await talkers(t, fleet, TUNNELS))]
-  hangIn(folder, 'process/lifetime.js', 'async takeOver(state) {')
+  waitIn(folder, 'process/lifetime.js', 'async takeOver(state) {')
   // The admin API is let go before: whoever has asked there is not told.
   fleet.upgrade().catch(() => {})
   await fleet.says('upgrade: the tunnels are its own')

@@ -2,12 +2,9 @@
 // has, and asks the primary for all of it.
 
 import { mkdir } from 'node:fs/promises'
-import { resolve } from 'node:path'
 import type { AdminOperations } from '../admin/route.ts'
 import type { Admin, PreparedAdmin } from '../admin/server.ts'
 import { createAdmin } from '../admin/server.ts'
-import { readConfig } from '../config/load.ts'
-import type { Config } from '../config/parse.ts'
 import { HeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import { createProgramLines } from '../observe/program-lines.ts'
@@ -16,7 +13,7 @@ import { renewableWebhook } from '../observe/webhook.ts'
 import { monthOf } from '../usage/minutes.ts'
 import type { Wire } from './messages.ts'
 import { wire } from './messages.ts'
-import type { ConfigText, ControlAnswers, ControlStarted, PrimaryAnswers } from './protocol.ts'
+import type { ControlAnswers, ControlConfig, ControlStarted, PrimaryAnswers } from './protocol.ts'
 import { CONTROL_SOCKET } from './protocol.ts'
 import { ignoreSignals } from './signals.ts'
 
@@ -31,9 +28,6 @@ ignoreSignals()
 // Whatever is made here is this user's alone; a mode that is set afterwards would be late.
 process.umask(0o077)
 
-/** What relative paths start from; the socket has another folder. */
-const home = process.cwd()
-
 interface Started {
   readonly admin: Admin
   readonly webhook: RenewableWebhook
@@ -42,7 +36,7 @@ interface Started {
 
 interface Ready {
   readonly admin: PreparedAdmin
-  readonly edge: Config['edge']
+  readonly edge: ControlConfig['edge']
 }
 
 let begun: (parts: Started) => void = () => {}
@@ -59,8 +53,7 @@ let admin: Admin | null = null
 let open: () => Promise<ControlStarted> = async () => ({ address: null })
 
 const primary = wire<ControlAnswers, PrimaryAnswers>('the primary', process, {
-  async start({ isStandby, ...config }) {
-    const { edge, admin: options } = read(config)
+  async start({ isStandby, edge, admin: options }) {
     const lines = createProgramLines(edge.log.level)
     const webhook = renewableWebhook(edge.webhook, lines.trouble)
     const opened = createAdmin(operationsOf(primary), lines)
@@ -102,12 +95,7 @@ const primary = wire<ControlAnswers, PrimaryAnswers>('the primary', process, {
   },
 })
 
-function read({ file, text }: ConfigText): Config {
-  return readConfig(text, resolve(home, file), process.env)
-}
-
-async function makeReady(config: ConfigText): Promise<Ready> {
-  const { edge, admin: options } = read(config)
+async function makeReady({ edge, admin: options }: ControlConfig): Promise<Ready> {
   const parts = await started
   return { edge, admin: await parts.admin.prepare(options) }
 }

@@ -32,6 +32,8 @@ const PROGRESS_TIMEOUT_MS = 1_000
 export interface Drains {
   /** Whether the program is on its way to its end. */
   readonly isDraining: boolean
+  /** Resolves when it is. */
+  readonly begun: Promise<void>
   /** Resolves when a second signal says that nothing is to be waited for; not before `ended` is called. */
   readonly hurried: Promise<void>
   /** Resolves when a signal or an operator has asked for the end, and no worker has a tunnel left. Once. */
@@ -49,6 +51,8 @@ export interface DrainParts {
   readonly workers: readonly Worker[]
   /** While there is something left of it. */
   before(): Wire<BeforeAnswers> | null
+  /** Resolves when no other release is about to take over, which goes on with the sockets. */
+  decided(): Promise<void>
   /** These three as the config has them now. */
   sockets(): readonly Inherited[]
   delayMs(): number
@@ -59,10 +63,14 @@ export interface DrainParts {
 }
 
 export function createDrains(parts: DrainParts): Drains {
-  const { workers, before, sockets, delayMs, times: usual, lines, stopping } = parts
+  const { workers, before, decided, sockets, delayMs, times: usual, lines, stopping } = parts
   /** Of all workers; aborted by whoever does not want to wait for the delay. */
   const delay = new AbortController()
   let starting: Promise<void> | null = null
+  let begin: () => void = () => {}
+  const begun = new Promise<void>((resolve) => {
+    begin = resolve
+  })
   let startedAt = 0
   let operatorAsks: (ending: Promise<DrainCounts>) => void = () => {}
   const asked = new Promise<DrainCounts>((resolve) => {
@@ -100,11 +108,13 @@ export function createDrains(parts: DrainParts): Drains {
 
   async function start(times: DrainTimes): Promise<void> {
     startedAt = performance.now()
+    begin()
     const ms = delayMs()
     stopping(ms + times.drainMs + END_TIMEOUT_MS + 2 * EXIT_TIMEOUT_MS)
     lines.draining('all', await tunnelsOf(workers), ms, times)
     if (ms > 0) await wait(ms, undefined, { signal: delay.signal }).catch(() => {})
     for (const worker of workers) worker.retire()
+    await Promise.race([decided(), hurried])
     for (const { quiet, close } of sockets()) {
       quiet()
       close()
@@ -175,6 +185,7 @@ export function createDrains(parts: DrainParts): Drains {
     get isDraining() {
       return starting !== null
     },
+    begun,
     ended,
     hurried,
     async begin({ worker: name, timeoutMs }) {

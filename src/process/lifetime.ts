@@ -15,6 +15,7 @@ import type { ControlAnswers, ControlStarted, Place } from './protocol.ts'
 import { ofRemnant } from './remnant.ts'
 import type { HostedLedger } from './shared-ledger.ts'
 import type { Sockets } from './sockets.ts'
+import type { Standing } from './standing.ts'
 import { BEFORE, succession } from './succession.ts'
 import type { Successor } from './successor.ts'
 import type { Totals } from './totals.ts'
@@ -22,13 +23,6 @@ import type { Upgrades } from './upgrade.ts'
 import type { Watchdog } from './watchdog.ts'
 import { startWatchdog } from './watchdog.ts'
 import type { Worker } from './workers.ts'
-
-/** Of the releases that run, one is in charge. */
-export interface Standing {
-  isInCharge: boolean
-  /** It was in charge, and a newer one is now. */
-  isSucceeded: boolean
-}
 
 export interface LifetimeParts {
   readonly standing: Standing
@@ -85,11 +79,17 @@ export function createLifetime(parts: LifetimeParts): Lifetime {
     const next = succession({ workers, control, ledger, switches, fleet, doors, sockets: sockets() })
     await older.succeed(next.release, {
       ...next.answers,
+      async accept() {
+        standing.isAccepting = true
+        await next.answers.accept()
+      },
       async takeOver(state) {
         standing.isInCharge = true
         count(state.counted)
         address = await next.finish(state)
       },
+      // An operator's word, and no signal: those of a service manager, or a terminal, may reach it as well.
+      drain: (wanted) => drains.begin(wanted),
       farewell: async (counted) => count(counted),
     })
     lines.upgrading('took', { pid: process.pid, before: older.pid })
@@ -120,12 +120,13 @@ export function createLifetime(parts: LifetimeParts): Lifetime {
 
   /** Only what could not be moved is left here: when that is over, or by a signal, this program ends. */
   async function succeededBy(successor: Successor, ending: Promise<unknown>): Promise<void> {
-    const { release, pid } = successor
-    standing.isSucceeded = true
+    const { release, pid, wire } = successor
     watchdog?.stop()
     notify.mainPid(pid)
     // Whoever has started the first of them knows no other.
     if (parts.isAnchored) successor.passSignals()
+    // Whoever has asked for the end has asked this one, when it was too late to keep the other one from taking over.
+    if (drains.isDraining) await wire.ask('drain', [{}]).catch(() => {})
     await upgrades.leave()
     // Those that the other one does not go on with, for good.
     for (const { address, leave, close } of sockets()) release.kept.includes(address) ? leave() : close()

@@ -56,6 +56,7 @@ export function predecessor(): Predecessor | null {
     },
     take: (claims) => theirs().take(claims),
     give: (id) => theirs().give(id),
+    drain: (wanted) => theirs().drain(wanted),
     async farewell(counted) {
       await theirs().farewell(counted)
       leave()

@@ -29,7 +29,6 @@ import { createFleet, isIn } from './fleet.ts'
 import { createHosts } from './hosts.ts'
 import type { Identity } from './identity.ts'
 import { createIdentity } from './identity.ts'
-import type { Standing } from './lifetime.ts'
 import { createLifetime } from './lifetime.ts'
 import type { Notify } from './notify.ts'
 import { createNotify } from './notify.ts'
@@ -43,6 +42,7 @@ import { hostLedger, LEDGER } from './shared-ledger.ts'
 import { exitOnSignals, onHangup, signalled } from './signals.ts'
 import type { Sockets } from './sockets.ts'
 import { legacyOf, openSockets } from './sockets.ts'
+import type { Standing } from './standing.ts'
 import { createTotals } from './totals.ts'
 import { inTurns } from './turns.ts'
 import { createUpgrades } from './upgrade.ts'
@@ -74,20 +74,22 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const ledger = hostLedger(spike, lines.trouble)
   const watch = watchOf(lines)
   const identity = createIdentity(config.runAs)
-  const standing: Standing = { isInCharge: before === null, isSucceeded: false }
+  const isFirst = before === null
+  const standing: Standing = { isAccepting: isFirst, isInCharge: isFirst, isSucceeded: false }
   const inheritance = await before?.inheritance()
   const isOurs = () => standing.isInCharge && !standing.isSucceeded
-  const isStandby = () => !isOurs()
+  const isStandby = () => !standing.isAccepting || standing.isSucceeded
   const isAnchored = process.pid === 1 || inheritance?.isAnchored === true
   const legacy = inheritance?.sockets ?? []
   let sockets = await openSockets(config, given, identity, { legacy, isOurs })
-  const setting = (): Setting => ({ config: { file: config.file, text: config.text }, sockets })
+  const setting = (): Setting => ({ config, sockets })
   const reloads = inTurns(async () => {
     if (drains.isDraining) throw new HeadraceError('draining')
     if (upgrades.isRunning) throw new HeadraceError('upgrade-running')
     return await reload(reloadParts)
   })
-  const files = watchFiles(reloadUnasked)
+  // A newer release has an eye on them itself.
+  const files = watchFiles(() => standing.isSucceeded || reloadUnasked())
   const { settled } = reloads
   const hosts = createHosts({ [LEDGER]: ledger })
   const silentTimeoutMs = () => config.silentTimeoutMs
@@ -102,6 +104,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const drains = createDrains({
     workers,
     before: older,
+    decided: () => upgrades.decided,
     // Those that a newer release goes on with are not closed.
     sockets: () => (standing.isSucceeded ? [] : sockets),
     delayMs: () => config.drainDelayMs,
@@ -113,7 +116,8 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     workers,
     stateDirectory: stateDirectory ?? 'state',
     settled,
-    isDraining: () => drains.isDraining,
+    standing,
+    drains,
     inheritance: () => ({ sockets: legacyOf(config, sockets), isAnchored }),
     ledger,
     lines,
@@ -147,7 +151,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
       return await upgrades.run()
     },
   }
-  const control = startControl({ setting, settled, isStandby, identity, answers, watch })
+  const control = startControl({ setting, settled, isStandby: () => !isOurs(), identity, answers, watch })
   const reloadParts = {
     current: () => ({ config, sockets }),
     workers,
@@ -240,7 +244,10 @@ function startControl({ setting, settled, isStandby, identity, answers, watch }:
     identity,
     answers: () => answers,
     over: () => {},
-    start: (wire) => wire.ask('start', [{ ...setting().config, isStandby: isStandby() }], START_TIMEOUT_MS),
+    start(wire) {
+      const { edge, admin } = setting().config
+      return wire.ask('start', [{ edge, admin, isStandby: isStandby() }], START_TIMEOUT_MS)
+    },
     watch,
   })
 }

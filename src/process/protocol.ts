@@ -7,6 +7,7 @@
 
 import type { Legacy } from '../accept/inherited.ts'
 import type { SocketHandle } from '../accept/listener.ts'
+import type { Config } from '../config/parse.ts'
 import type { Problem } from '../config/problems.ts'
 import type { CloseTimes } from '../edge.ts'
 import type { Claims, Verdict } from '../gate/claims.ts'
@@ -14,20 +15,24 @@ import type { Seated } from '../gate/ledger.ts'
 import type { CountedRate } from '../gate/rates.ts'
 import type { Crossing } from '../gate/seats.ts'
 import type { MetricsSnapshot } from '../observe/metrics.ts'
-import type { Operations, ProgramStatus, Reloading, Upgrading } from '../operations.ts'
+import type { DrainWanted, Operations, ProgramStatus, Reloading, Upgrading } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
 import type { DrainCounts, DrainProgress } from '../tunnel/drain.ts'
 import type { Given } from './handover-giver.ts'
 import type { Returned } from './return.ts'
 
-/** The config as the primary has read and checked it: one file, one text, for all. */
+/** What the primary has made of the config, for all: plain JSON, so that nobody else has to read and check it. */
+export type EdgeConfig = Pick<Config, 'edge' | 'listeners'>
+export type ControlConfig = Pick<Config, 'edge' | 'admin'>
+
+/** For the one who looks again, and says where what is wrong. */
 export interface ConfigText {
   /** What relative paths start from, and what messages name. */
   readonly file: string
   readonly text: string
 }
 
-export interface WorkerOrders extends ConfigText {
+export interface WorkerOrders extends EdgeConfig {
   readonly name: string
   readonly switched: Switched
   /** The names of all workers, this one included. */
@@ -47,7 +52,7 @@ export interface InheritedSocket {
   readonly descriptor: number
 }
 
-export interface ReloadOrders extends ConfigText {
+export interface ReloadOrders extends EdgeConfig {
   /** In the order of the config's listeners: where they are. Those that are new have been received. */
   readonly addresses: readonly string[]
 }
@@ -113,7 +118,7 @@ export interface CheckerAnswers {
 }
 
 /** Prepared is the address of another admin listener, if there is one. */
-export interface ControlAnswers extends Reloadable<ConfigText, ControlStarted> {
+export interface ControlAnswers extends Reloadable<ControlConfig, ControlStarted> {
   /** Resolves when it listens, with the admin address; null if there is none. In standby it listens when `open` says so. */
   start(orders: ControlOrders): Promise<ControlStarted>
   open(): Promise<ControlStarted>
@@ -123,7 +128,7 @@ export interface ControlAnswers extends Reloadable<ConfigText, ControlStarted> {
   spike(crossing: Crossing): void
 }
 
-export interface ControlOrders extends ConfigText {
+export interface ControlOrders extends ControlConfig {
   readonly isStandby: boolean
 }
 
@@ -192,6 +197,8 @@ export interface AfterAnswers {
   /** What the release before has granted, from `rates` on: this one has the last word. */
   take(claims: Claims): Promise<Verdict>
   give(id: string): Promise<void>
+  /** It was told to end while the new one took over. */
+  drain(wanted: DrainWanted): Promise<void>
   /** It leaves: what it has counted in all. */
   farewell(counted: MetricsSnapshot): Promise<void>
 }

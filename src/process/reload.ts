@@ -94,16 +94,16 @@ async function replace(
   next: LoadedConfig,
   listening: Awaited<ReturnType<typeof relisten>>,
 ): Promise<Changes> {
-  const { file, text } = next
+  const { file, edge, listeners, admin } = next
   const { workers, control } = parts
   const addresses = listening.sockets.map(({ address }) => address)
   const asked: Asked[] = [
     ...livesOf(workers, async (line, at) => {
       await listening.send(line, at)
-      await line.ask('prepare', [{ file, text, addresses }], PREPARE_TIMEOUT_MS)
+      await line.ask('prepare', [{ edge, listeners, addresses }], PREPARE_TIMEOUT_MS)
       return null
     }),
-    ...livesOf([control], (line) => line.ask('prepare', [{ file, text }], PREPARE_TIMEOUT_MS)),
+    ...livesOf([control], (line) => line.ask('prepare', [{ edge, admin }], PREPARE_TIMEOUT_MS)),
   ]
   const results = await Promise.allSettled(asked.map(({ prepared }) => prepared))
   const failures = results.flatMap((result, at) =>

@@ -4,13 +4,12 @@
 
 import { duplicate } from '../accept/inherited.ts'
 import type { ListenerOptions, SocketHandle } from '../accept/listener.ts'
-import { readConfig } from '../config/load.ts'
 import type { Edge, Opened } from '../edge.ts'
 import { asHeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import type { Prepared } from '../prepared.ts'
 import type { Cover, Covered } from './cover.ts'
-import type { WorkerAnswers } from './protocol.ts'
+import type { ReloadOrders, WorkerAnswers } from './protocol.ts'
 
 export type Renewal = Pick<WorkerAnswers, 'receive' | 'prepare' | 'commit' | 'drop'>
 
@@ -36,8 +35,7 @@ export function createRenewal({ edge, opened, cover, lines }: RenewalParts): Ren
   /** Until what was dropped has gone, nothing new begins. */
   let dropping: Promise<void> = Promise.resolve()
 
-  async function make(text: string, file: string, addresses: readonly string[]): Promise<Ready> {
-    const { edge: options, listeners } = readConfig(text, file, process.env)
+  async function make({ edge: options, listeners, addresses }: ReloadOrders): Promise<Ready> {
     const wanted = listeners.map((one, at): ListenerOptions => {
       const address = addresses[at] ?? one.address
       const socket = own.get(address)
@@ -75,8 +73,8 @@ export function createRenewal({ edge, opened, cover, lines }: RenewalParts): Ren
       await dropping
       if (handle !== undefined) (isOwn ? own : neighbours).set(address, handle)
     },
-    async prepare({ file, text, addresses }) {
-      preparing = dropping.then(() => make(text, file, addresses))
+    async prepare(orders) {
+      preparing = dropping.then(() => make(orders))
       await preparing
     },
     async commit() {

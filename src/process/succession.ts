@@ -29,7 +29,7 @@ export interface SuccessionParts {
 
 export interface Succession {
   readonly release: Release
-  readonly answers: Omit<AfterAnswers, 'takeOver' | 'farewell'>
+  readonly answers: Omit<AfterAnswers, 'takeOver' | 'drain' | 'farewell'>
   /** Once this program is in charge: the admin API listens. Resolves with its address. */
   finish(state: LastState): Promise<string | null>
 }

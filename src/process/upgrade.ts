@@ -16,6 +16,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { asHeadraceError, HeadraceError as Failure } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import type { Upgraded } from '../operations.ts'
+import type { Drains } from './drains.ts'
 import type { Outcome } from './giving.ts'
 import { createGiving, NOTHING, pauseOf, tunnelsIn } from './giving.ts'
 import { DOOR, doorOf, HANDOVER_FORMAT } from './handover-letters.ts'
@@ -23,6 +24,7 @@ import type { Identity } from './identity.ts'
 import type { BeforeAnswers, Inheritance, LastState } from './protocol.ts'
 import type { Returned } from './return.ts'
 import type { HostedLedger } from './shared-ledger.ts'
+import type { Standing } from './standing.ts'
 import type { Successor } from './successor.ts'
 import { startSuccessor } from './successor.ts'
 import type { Worker } from './workers.ts'
@@ -39,8 +41,8 @@ export interface UpgradeParts {
   readonly environment: Readonly<Record<string, string>>
   /** When no reload is under way. */
   settled(): Promise<void>
-  /** All tunnels are to end. */
-  isDraining(): boolean
+  readonly standing: Standing
+  readonly drains: Pick<Drains, 'isDraining' | 'begun'>
   readonly identity: Identity
   /** What the new release may ask of this one from when it is in charge. */
   readonly operations: Omit<BeforeAnswers, 'inheritance' | 'ready' | 'failed'>
@@ -56,6 +58,8 @@ export interface Upgrades {
   run(): Promise<Upgraded>
   /** From when one has begun until it has failed. */
   readonly isRunning: boolean
+  /** Resolves when no other release accepts that may, or may not, come into charge. */
+  readonly decided: Promise<void>
   /** Resolves when another release is in charge. */
   readonly succeeded: Promise<Successor>
   /** Once it is: this one's workers accept no more, and what they had accepted is moved as well, as far as it can be. */
@@ -81,10 +85,12 @@ const ARRIVALS_TIMEOUT_MS = 15_000
 const LATE_MS = 250
 
 export function createUpgrades(parts: UpgradeParts): Upgrades {
-  const { workers, ledger, lines } = parts
+  const { workers, ledger, standing, drains, lines } = parts
   let isRunning = false
   let moved = 0
   let pid: number | null = null
+  let decided = Promise.resolve()
+  let decide: () => void = () => {}
   let succeed: (successor: Successor) => void = () => {}
   let current: Successor | null = null
   const succeeded = new Promise<Successor>((resolve) => {
@@ -95,7 +101,7 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
   const giving = createGiving({
     workers,
     counted: (ids) => (current === null ? void lent.push(...ids) : ledger.forget(ids)),
-    isOver: () => current === null && parts.isDraining(),
+    isOver: () => current === null && drains.isDraining,
     trouble: lines.trouble,
   })
 
@@ -114,6 +120,7 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
       throw new Failure('upgrade-failed', detail, error)
     } finally {
       isRunning = false
+      decide()
       sweep(parts.stateDirectory, workers)
     }
   }
@@ -138,13 +145,19 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
       await giveRates(successor)
       outcome = await move(successor)
       if (outcome.trouble !== null) throw new Failure('upgrade-failed', outcome.trouble)
-      await successor.wire.ask('accept', [], STEP_TIMEOUT_MS)
+      decided = new Promise((resolve) => {
+        decide = resolve
+      })
+      await unlessEnding(() => successor.wire.ask('accept', [], STEP_TIMEOUT_MS))
       hasAdmin = false
-      await parts.leaveAdmin()
+      await unlessEnding(parts.leaveAdmin)
       // Nobody can ask now: before, they are listed here, and then there.
-      await giving.settle()
-      await successor.wire.ask('takeOver', [await parts.lastState()], STEP_TIMEOUT_MS)
+      await unlessEnding(giving.settle)
+      const state = await unlessEnding(parts.lastState)
+      await successor.wire.ask('takeOver', [state], STEP_TIMEOUT_MS)
       current = successor
+      standing.isSucceeded = true
+      decide()
       ledger.forget(lent)
       succeed(successor)
       const { shares } = outcome
@@ -171,6 +184,14 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
           : `are with its process ${silent.join(', ')}, which hangs: they come back when it goes on, and end with it`
       throw new Failure('upgrade-failed', `${asHeadraceError(error).detail}; ${missing} tunnels ${fate}`)
     }
+  }
+
+  /** Whoever is to end hands nothing over, and waits for no step of it. */
+  async function unlessEnding<Value>(step: () => Promise<Value>): Promise<Value> {
+    const ending = drains.begun.then(() => null)
+    const done = drains.isDraining ? null : await Promise.race([step().then((value) => ({ value })), ending])
+    if (done === null || drains.isDraining) throw new Failure('upgrade-failed', 'the program is to end')
+    return done.value
   }
 
   /** Its workers give back what they have. */
@@ -256,6 +277,9 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
     run,
     succeeded,
     leave,
+    get decided() {
+      return decided
+    },
     get isRunning() {
       return isRunning || current !== null
     },

@@ -1,7 +1,6 @@
 // A worker: one edge in a process of its own. It does what the primary asks, and drains by itself if the primary is gone.
 
 import type { ListenerOptions } from '../accept/listener.ts'
-import { readConfig } from '../config/load.ts'
 import type { Edge } from '../edge.ts'
 import { createEdge } from '../edge.ts'
 import { HeadraceError } from '../errors.ts'
@@ -54,8 +53,7 @@ let wayBack: Return | null = null
 
 const answers: WorkerAnswers = {
   async start(orders: WorkerOrders) {
-    const { file, text, name, switched, workers, neighbour, isStandby } = orders
-    const { edge: options, listeners } = readConfig(text, file, process.env)
+    const { edge: options, listeners, name, switched, workers, neighbour, isStandby } = orders
     lines = createProgramLines(options.log.level)
     const ledger = askLedger(primary, options.redis, lines.trouble)
     const hasCode = options.services.some(
@@ -108,7 +106,10 @@ const answers: WorkerAnswers = {
   settle: async () => giver?.settle(),
   async settleArrivals(ms) {
     endReturn()
-    await (await edge).settleArrivals(ms)
+    const running = await edge
+    // One that was about to accept does: what it opened later nobody would close.
+    if (standing === null) await renewal
+    await running.settleArrivals(ms)
   },
   async cover(isNeeded) {
     await edge

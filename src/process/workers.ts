@@ -1,6 +1,7 @@
 // The workers of a program: each with its own sockets and those of its neighbour, which it accepts from while that one is
 // being replaced, or silent.
 
+import type { Config } from '../config/parse.ts'
 import { asHeadraceError, HeadraceError } from '../errors.ts'
 import type { ProgramLines } from '../observe/program-lines.ts'
 import type { Switches } from '../service/switch.ts'
@@ -8,14 +9,7 @@ import type { Child, ChildWatch } from './child.ts'
 import { FIRST_INHERITED, startChild } from './child.ts'
 import type { Hosts } from './hosts.ts'
 import type { Identity } from './identity.ts'
-import type {
-  ConfigText,
-  HostAnswers,
-  InheritedSocket,
-  WorkerAnswers,
-  WorkerOrders,
-  WorkerStarted,
-} from './protocol.ts'
+import type { HostAnswers, InheritedSocket, WorkerAnswers, WorkerOrders, WorkerStarted } from './protocol.ts'
 import type { Silence } from './silence.ts'
 import { watchSilence } from './silence.ts'
 import type { Sockets } from './sockets.ts'
@@ -28,7 +22,7 @@ export interface Worker extends Child<WorkerAnswers, WorkerStarted> {
 
 /** What a process that starts now works by. */
 export interface Setting {
-  readonly config: ConfigText
+  readonly config: Config
   readonly sockets: Sockets
 }
 
@@ -60,8 +54,9 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
 
   /** If the neighbour is not there either, what comes waits in the backlog. */
   function cover(at: number): void {
-    // The sockets of a silent one may be another release's.
-    const isNeeded = absent.has(at) || (workers[at]?.silence.ms != null && !isStandby())
+    const isAway = absent.has(at) || workers[at]?.silence.ms != null
+    // Its sockets may be another release's.
+    const isNeeded = isAway && !isStandby()
     const neighbour = workers[before(at)]
     if (isNeeded === covering.has(at) || count === 1) return
     if (neighbour?.state !== 'running' || neighbour.wire === null) return
@@ -113,7 +108,7 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
       answers: (life) => ({ hosted: (name, request) => hosts.ask(life, name, request) }),
       over: hosts.release,
       start(wire) {
-        const { file, text } = setting().config
+        const { edge, listeners } = setting().config
         const { orders } = inheritance()
         const own = {
           name: nameOf(at),
@@ -121,7 +116,7 @@ export function startWorkers(count: number, parts: WorkerParts): readonly Worker
           workers: names,
           isStandby: isStandby(),
         }
-        const all = { file, text, ...own, ...orders }
+        const all = { edge, listeners, ...own, ...orders }
         return wire.ask('start', [all], START_TIMEOUT_MS)
       },
       watch: own,

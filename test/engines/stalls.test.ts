@@ -4,6 +4,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import type { Engine } from '../../src/engine/engine.ts'
 import type { Stand, Who } from '../support/splices.ts'
@@ -108,8 +109,14 @@ async function memory(t: Test, engine: Engine): Promise<void> {
   await near.ask({ kind: 'ended', count: STALLED })
   const before = await near.ask({ kind: 'state' })
   for (const tunnel of await near.open(STALLED)) await stall(tunnel)
-  const after = await near.ask({ kind: 'state' })
-  const grownKib = (after.rss - before.rss) / STALLED / 1024
+  let after = await near.ask({ kind: 'state' })
+  const grownBy = () => (after.rss - before.rss) / STALLED / 1024
+  // What is let go is given back by a thread of V8 in its own time.
+  for (let count = 0; count < 50 && grownBy() >= BOUND_KIB; count += 1) {
+    await pause(20)
+    after = await near.ask({ kind: 'state' })
+  }
+  const grownKib = grownBy()
   t.ok(grownKib < BOUND_KIB, `${grownKib.toFixed(0)} KiB for each`)
   const takenMib = (after.originToClient - before.originToClient) / STALLED / MIB
   t.ok(takenMib < TAKEN_MIB, `${takenMib.toFixed(1)} MiB were taken from each`)

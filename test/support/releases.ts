@@ -1,7 +1,7 @@
 // Programs that take over from one another, and an origin that does what the path of a request says.
 
 import { once } from 'node:events'
-import { copyFileSync, cpSync, symlinkSync } from 'node:fs'
+import { copyFileSync, cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { connect } from 'node:net'
 import { join, resolve } from 'node:path'
@@ -123,6 +123,26 @@ export function copyOfRelease(t: Test): { readonly folder: string; readonly scri
   copyFileSync(resolve('package.json'), join(folder, 'package.json'))
   symlinkSync(resolve('node_modules'), join(folder, 'node_modules'))
   return { folder, script: join(folder, 'dist/cli/headrace.js') }
+}
+
+export interface Waiting {
+  goOn(): void
+  /** The next release does not wait. */
+  mend(): void
+}
+
+/** From now on the primary of a new release says `it waits`, and does so, where this function of the copy begins. */
+export function waitIn(folder: string, file: string, begin: string): Waiting {
+  const path = join(folder, 'dist', file)
+  const whole = readFileSync(path, 'utf8')
+  if (!whole.includes(begin)) throw new Error(`${file} has no ${begin}`)
+  const word = join(folder, 'go-on')
+  const waiting = `
+    console.log(JSON.stringify({ msg: 'it waits' }))
+    const { existsSync } = process.getBuiltinModule('node:fs')
+    while (!existsSync(${JSON.stringify(word)})) await new Promise((resolve) => setTimeout(resolve, 5))`
+  writeFileSync(path, whole.replace(begin, `${begin} {${waiting} }`))
+  return { goOn: () => writeFileSync(word, ''), mend: () => writeFileSync(path, whole) }
 }
 
 /** Clients that talk all the time. */

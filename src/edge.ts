@@ -273,7 +273,6 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
 
   const { look, movedAt } = usage
   const drain = createDrain(tunnels, { look, movedAt, isBusy: way.isBusy })
-
   let usual = usualOf(options)
 
   async function close(times: CloseTimes = usual): Promise<DrainCounts> {
@@ -317,7 +316,8 @@ export function createEdge(options: EdgeOptions, shared: CountingLedger | null =
     usage: usage.report,
     activity: activity.report,
   })
-  const handover = createHandover({ tunnels, usage, observer, services: () => services, settle: way.settle })
+  const known = () => services
+  const handover = createHandover({ tunnels, usage, observer, counter, services: known, settle: way.settle })
 
   async function settleArrivals(ms: number): Promise<void> {
     await Promise.all([...groups].map((group) => group.close()))

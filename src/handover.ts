@@ -6,7 +6,7 @@
 //                         └───── adopt ──▶ open there
 
 import type { Backend } from './dial/backend.ts'
-import { formerBackend } from './dial/backend.ts'
+import { countConnection, elderOf, formerBackend } from './dial/backend.ts'
 import type { SpliceEnd, Splicing } from './engine/engine.ts'
 import type { Kernel } from './engine/linux/kernel.ts'
 import { kernel } from './engine/linux/kernel.ts'
@@ -14,6 +14,8 @@ import type { Carried } from './engine/linux/splicing.ts'
 import { KernelSplicing } from './engine/linux/splicing.ts'
 import { monotonicMs } from './linux/monotonic.ts'
 import type { Observer } from './observe/observer.ts'
+import type { Counter } from './service/permits.ts'
+import { permitsFor } from './service/permits.ts'
 import type { Service } from './service/service.ts'
 import type { Registry } from './tunnel/registry.ts'
 import type { TunnelFacts } from './tunnel/tunnel.ts'
@@ -101,13 +103,17 @@ export interface HandoverParts {
   readonly tunnels: Registry
   readonly usage: Pick<Usage, 'release' | 'adopt'>
   readonly observer: Pick<Observer, 'moved'>
+  readonly counter: Counter
   services(): readonly Service[]
   settle(tunnel: Tunnel, end: SpliceEnd): void
 }
 
-export function createHandover({ tunnels, usage, observer, services, settle }: HandoverParts): Handover {
+export function createHandover(parts: HandoverParts): Handover {
+  const { tunnels, usage, observer, counter, services, settle } = parts
   /** Backends that the config does not have any more. */
   const former = new Map<string, Backend>()
+  /** Of backends whose cap has come or gone with the release. */
+  const elders = new WeakMap<Backend, Backend>()
 
   function movable(): Tunnel[] {
     return [...tunnels.all()].filter(({ splicing }) => isCarried(splicing) && splicing.final === null)
@@ -157,7 +163,7 @@ export function createHandover({ tunnels, usage, observer, services, settle }: H
     for (const { tunnel, progress } of left) {
       observer.moved(tunnel, 'out', progress)
       tunnels.remove(tunnel)
-      tunnel.backend.connections -= 1
+      countConnection(tunnel.backend, -1)
     }
   }
 
@@ -174,16 +180,26 @@ export function createHandover({ tunnels, usage, observer, services, settle }: H
     { identity, progress, client, origin, toClient, toOrigin }: Arriving,
   ): void {
     const { facts } = identity
-    const backend = backendOf(facts.service, identity.backend)
+    const backend = booksOf(facts.service, identity.backend, progress.permit !== null)
     const tunnel = new Tunnel(facts, backend, settle)
     const { minuteEndsAt, permit, ...moved } = progress
     tunnel.splicing = relay.resume({ client, origin, toClient, toOrigin, ...moved }, tunnel)
-    backend.connections += 1
+    countConnection(backend, 1)
     if (permit !== null) backend.held.push(permit)
     tunnels.add(tunnel)
     // By now it may have moved more than it had when it came.
     usage.adopt(tunnel, minuteEndsAt - monotonicMs(), progress)
     observer.moved(tunnel, 'in', progress)
+  }
+
+  /** All connections of a backend have a permit, or none: whichever ends gives one back. */
+  function booksOf(service: string, name: string, hasPermit: boolean): Backend {
+    const backend = backendOf(service, name)
+    if (hasPermit === (backend.permits !== null)) return backend
+    const options = { ...backend.options, maxConnections: hasPermit ? Number.POSITIVE_INFINITY : undefined }
+    const elder = elders.get(backend) ?? elderOf(backend, permitsFor(service, options, counter))
+    elders.set(backend, elder)
+    return elder
   }
 
   function backendOf(service: string, name: string): Backend {

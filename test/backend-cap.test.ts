@@ -1,10 +1,15 @@
 // The connections that a backend may have: of all workers of the program together.
 
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { t } from 'tap'
+import { readConfig } from '../src/config/load.ts'
+import type { Edge } from '../src/edge.ts'
+import { createEdge } from '../src/edge.ts'
+import { createLedger } from '../src/gate/ledger.ts'
 import type { BackendStatus } from '../src/service/status.ts'
 import type { Fleet } from './support/control.ts'
-import { echoes, startFleet, workersOf } from './support/control.ts'
+import { chatConfig, echoes, startFleet, workersOf } from './support/control.ts'
 import { echo, startOrigin, upgradeRequest } from './support/origin.ts'
 import type { Peer } from './support/peer.ts'
 import { connectTo } from './support/peer.ts'
@@ -32,16 +37,18 @@ ${more}workers: 2
 `
 }
 
+type Where = Pick<Fleet, 'address'>
+
 /** An upgrade, and the status that it gets. */
-async function ask(t: Parameters<typeof connectTo>[0], { address }: Fleet): Promise<[Peer, number]> {
+async function ask(t: Parameters<typeof connectTo>[0], { address }: Where): Promise<[Peer, number]> {
   const client = await connectTo(t, address)
   client.write(upgradeRequest())
   const head = await client.until('\r\n\r\n')
   return [client, Number(head.split(' ')[1])]
 }
 
-async function askMany(t: Parameters<typeof connectTo>[0], fleet: Fleet, count: number) {
-  const all = await Promise.all(Array.from({ length: count }, () => ask(t, fleet)))
+async function askMany(t: Parameters<typeof connectTo>[0], where: Where, count: number) {
+  const all = await Promise.all(Array.from({ length: count }, () => ask(t, where)))
   const withStatus = (wanted: number) =>
     all.flatMap(([client, status]) => (status === wanted ? [client] : []))
   return { served: withStatus(101), refused: withStatus(503), all }
@@ -162,4 +169,72 @@ t.test('a dial that fails, and an answer that is no 101, give back what they too
     while (status === 503) [, status] = await ask(t, fleet)
     t.equal(status, 502)
   }
+})
+
+/** All tunnels go over, as between two processes. */
+async function move({ handover: from }: Edge, { handover: to }: Edge): Promise<void> {
+  from.share(true)
+  const offered = new Map(from.movable().map((tunnel) => [tunnel, from.duplicate(tunnel)]))
+  const { frozen } = await from.freeze([...offered.keys()])
+  const arriving = frozen.map(({ tunnel, carried: { toClient, toOrigin }, progress }) => {
+    const [client, origin] = offered.get(tunnel) as readonly [number, number]
+    const identity = { facts: tunnel.facts, backend: tunnel.backend.options.name }
+    return { identity, progress, client, origin, toClient, toOrigin }
+  })
+  await to.adopt(arriving)
+  from.leave(frozen, () => {})
+  from.forget(frozen)
+  from.share(false)
+}
+
+t.test('a cap that comes or goes with a release is as one that comes or goes by a reload', async (t) => {
+  const origin = await startOrigin(t, { answer: echo })
+  const onTrouble = ({ message }: Error) => t.fail(message)
+  const ledger = createLedger({ redis: undefined, onCrossing() {}, onTrouble })
+  const configOf = (cap: string) => {
+    const text = chatConfig(origin.address, 'engine: epoll\nlog: { level: silent }\n')
+    const { edge, listeners } = readConfig(text.replace('name: origin', `name: origin${cap}`), 'any', {})
+    return { edge: { ...edge, stateDirectory: undefined }, listeners }
+  }
+  const [free, capped] = [configOf(''), configOf(', maxConnections: 2')]
+  const start = async ({ edge: options, listeners }: typeof free) => {
+    const edge = createEdge(options, ledger)
+    t.teardown(() => edge.close({ drainMs: 0, spreadMs: 0 }))
+    const { addresses } = await edge.listen(listeners)
+    const count = () => edge.backends()[0]?.connections
+    return { edge, address: addresses[0] ?? '', count }
+  }
+  const end = async ({ edge }: { readonly edge: Edge }, peers: readonly (Peer | undefined)[]) => {
+    for (const peer of peers) {
+      const closed = once(edge, 'closed')
+      peer?.end()
+      await closed
+    }
+  }
+
+  const first = await start(free)
+  const { served: uncounted } = await askMany(t, first, 3)
+  const second = await start(capped)
+  await move(first.edge, second.edge)
+  const { served: counted, refused } = await askMany(t, second, 3)
+  t.same([counted.length, refused.length, second.count()], [2, 1, 5])
+  await end(second, uncounted)
+  t.equal((await ask(t, second))[1], 503, 'those that have no permit give none back')
+  t.equal(second.count(), 2)
+
+  const third = await start(free)
+  await move(second.edge, third.edge)
+  const reload = await third.edge.prepare(capped.edge)
+  reload.commit()
+  t.equal((await ask(t, third))[1], 503, 'those that have one keep it')
+  await end(third, counted.slice(1))
+  const [last, status] = await ask(t, third)
+  t.same([status, (await ask(t, third))[1], third.count()], [101, 503, 2], 'and give it back')
+
+  const fourth = await start(capped)
+  await move(third.edge, fourth.edge)
+  t.same([third.count(), fourth.count()], [0, 2])
+  for (const peer of [counted[0], last]) t.ok(await echoes(peer as Peer, 'still here'))
+  await end(fourth, [counted[0], last])
+  t.equal(ledger.size, 0)
 })

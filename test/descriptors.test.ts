@@ -2,6 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { fstatSync, openSync } from 'node:fs'
 import type { AddressInfo, Socket } from 'node:net'
 import { connect, createServer } from 'node:net'
 import t, { type Test } from 'tap'
@@ -12,6 +13,7 @@ import { createBackend } from '../src/dial/backend.ts'
 import { dial } from '../src/dial/connect.ts'
 import { probeSockmap } from '../src/engine/linux/probe.ts'
 import type { HeadraceError } from '../src/errors.ts'
+import { Passage } from '../src/linux/descriptor-passing.ts'
 import {
   IP_BIND_ADDRESS_NO_PORT,
   IPPROTO_IP,
@@ -31,6 +33,7 @@ import type { Reader, Transport } from '../src/transport/transport.ts'
 import { optionsOf } from './support/accepting.ts'
 import { backendOptions } from './support/backend.ts'
 import { selfSigned } from './support/certificates.ts'
+import { newFolder } from './support/control.ts'
 import { Peer } from './support/peer.ts'
 
 function reasonToSkip(): string | false {
@@ -339,6 +342,27 @@ t.test('out of descriptors it pauses, says so once, and goes on when there are s
   t.equal(code, 0, output)
   t.match(output, /troubles: 1, EMFILE/)
   t.match(output, /served after the pause/)
+})
+
+t.test('out of descriptors a door for letters rests, and opens again', { skip }, async (t) => {
+  const folder = JSON.stringify(newFolder(t))
+  const script = `import { shut } from ${WAY}; await shut(${folder})`
+  const command = `ulimit -n 128 && exec "$0" --input-type=module -e "$1"`
+  const { code, output } = await run(t, 'sh', ['-c', command, process.execPath, script])
+  t.equal(code, 0, output)
+  t.match(output, /asked now and then\n/)
+  t.match(output, /come in: 1\n/)
+})
+
+t.test('a passage that the system does not watch is closed, and says so', { skip }, async (t) => {
+  // Nobody can watch a file (epoll_ctl(2), EPERM).
+  const file = openSync(new URL(import.meta.url), 'r')
+  let passage: Passage | undefined
+  await new Promise<void>((closed) => {
+    passage = new Passage(loop(), file, { letter() {}, closed })
+  })
+  t.throws(() => fstatSync(file), { code: 'EBADF' })
+  passage?.send(Buffer.from('to nobody'))
 })
 
 for (const [door, meanwhile] of [

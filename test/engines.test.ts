@@ -29,6 +29,9 @@ const RESET = /^(?:ECONNRESET|EPIPE)$/
 const MUCH = randomBytes(4 * MIB)
 /** Blocks of a MiB that no system takes without a reader. */
 const LIMIT = 256
+/** Of a near end, in bytes; and what is less than any window. */
+const SMALL_BUFFER = 32 * 1024
+const PIECE = randomBytes(16 * 1024)
 
 eachStand(t, async (t, stand) => {
   for (const who of ['client', 'origin'] as const) {
@@ -61,6 +64,9 @@ eachStand(t, async (t, stand) => {
   }
   await t.test('stop at once after stop in order', (t) => stopTwice(t, stand))
   await t.test('stop after the end changes nothing', (t) => stopAfterEnd(t, stand))
+  await t.test('stop in order while bytes and a FIN wait: it is over when both have ended', (t) =>
+    stopWithRest(t, stand),
+  )
   await t.test('stop in order closes what does not close by itself', (t) => stopOfSilent(t, stand))
 })
 
@@ -359,6 +365,26 @@ async function stopInOrderStalled(t: Test, stand: Stand, who: Who): Promise<void
   t.same(await ends.ended, STOPPED)
 }
 
+async function stopWithRest(t: Test, stand: Stand): Promise<void> {
+  const ends = splice(t, stand, await sides(t, stand, SMALL_BUFFER))
+  const elsewhere = await spliced(t, stand)
+  // One piece more than is taken: it stays with the system, and FIN behind it.
+  let sent = 0
+  while (ends.splicing.originToClient === sent) {
+    await written(ends.origin, PIECE)
+    sent += PIECE.length
+    elsewhere.client.write('through')
+    await take(elsewhere.origin, 7)
+  }
+  ends.origin.end()
+  await once(ends.origin, 'finish')
+  ends.splicing.stop('fin')
+  await endOf(ends.client)
+  ends.client.end()
+  t.same(await ends.ended, STOPPED)
+  t.equal(ends.splicing.originToClient, sent, 'it is read, and sent to nobody')
+}
+
 async function stopAtOnceStalled(t: Test, stand: Stand, who: Who): Promise<void> {
   const ends = await spliced(t, stand)
   const { active, other } = roles(who, ends)
@@ -396,7 +422,13 @@ async function stopAfterEnd(t: Test, stand: Stand): Promise<void> {
 
 async function stopOfSilent(t: Test, stand: Stand): Promise<void> {
   const { client, origin, splicing, ended } = await spliced(t, stand)
-  splicing.stop('fin')
+  const stalled = await spliced(t, stand)
+  stalled.origin.write(Buffer.alloc(16 * MIB))
+  client.write(MUCH)
+  await take(origin, MUCH.length)
+  for (const each of [splicing, stalled.splicing]) each.stop('fin')
   await Promise.all([endOf(client), endOf(origin)])
   t.same(await ended, STOPPED)
+  t.same(await stalled.ended, STOPPED)
+  t.match(await errorOfWriter(stalled.origin), RESET, 'whoever still sends is not left waiting')
 }

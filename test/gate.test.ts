@@ -26,7 +26,7 @@ import type { RequestHead } from '../src/head/head.ts'
 import { fieldsOf } from '../src/head/head.ts'
 import { createWebhook } from '../src/observe/webhook.ts'
 import { valuePattern } from '../src/pattern.ts'
-import type { HostedLedger } from '../src/process/shared-ledger.ts'
+import type { Heir, HostedLedger } from '../src/process/shared-ledger.ts'
 import { hostLedger } from '../src/process/shared-ledger.ts'
 import { freePort, reasonToSkipRedis, startRedis, undisturbed } from './support/redis.ts'
 
@@ -462,9 +462,10 @@ async function knock(gate: Gate, ledger: Ledger, id: string, from: string, asked
 t.test('each client has its own count, and its window ends', async (t) => {
   const gate = gateOf({ rates: [perClient] })
   const ledger = ledgerOf(t)
-  const startedAt = performance.now()
   for (let at = 0; at < 3; at += 1)
     t.match(await knock(gate, ledger, `${at}`, '10.0.0.1'), { isGranted: true })
+  // The first one has begun its window, when what counts rates had been loaded.
+  const startedAt = performance.now()
   const denied = (await knock(gate, ledger, '3', '10.0.0.1')) as Exclude<Verdict, { isGranted: true }>
   t.match(denied, { code: 'rate-limited', rule: 'per-client', detail: '3 in 1 s' })
   t.ok(denied.retryAfterMs > 0 && denied.retryAfterMs <= 1_000, `${denied.retryAfterMs}`)
@@ -710,11 +711,20 @@ t.test('a webhook that hangs holds a bounded number of messages, and none when i
   t.equal(troubles.length, 2)
 })
 
-function hosted(t: Test): HostedLedger {
-  return hostLedger(
-    () => {},
-    (what) => t.fail(what.message),
-  )
+function hosted(
+  t: Test,
+  onCrossing: (crossing: Crossing) => void = () => {},
+  isInCharge?: () => boolean,
+): HostedLedger {
+  return hostLedger(onCrossing, (what) => t.fail(what.message), isInCharge)
+}
+
+/** As the release before asks it. */
+function heirIn(after: HostedLedger): Heir {
+  return {
+    take: async (claims) => (await after.ask('before', { kind: 'take', claims })) as Verdict,
+    give: (id) => void after.ask('before', { kind: 'give', id }),
+  }
 }
 
 t.test('while two releases accept, both ledgers have to grant: of rates and of seats', async (t) => {
@@ -731,10 +741,7 @@ t.test('while two releases accept, both ledgers have to grant: of rates and of s
   const seats = { seats: [seat] }
   t.same([await take(before, rates), await take(before, seats)], [true, true])
   after.adoptRates(before.rates())
-  before.heir = {
-    take: async (claims) => (await after.ask('before', { kind: 'take', claims })) as Verdict,
-    give: (id) => void after.ask('before', { kind: 'give', id }),
-  }
+  before.heir = heirIn(after)
   after.seat('before', before.seats())
   t.same([await take(before, rates), await take(after, rates)], [true, true])
   t.same(
@@ -758,6 +765,81 @@ t.test('while two releases accept, both ledgers have to grant: of rates and of s
     [await take(before, seats), await take(before, seats), await take(before, seats)],
     [true, true, false],
   )
+})
+
+t.test('a seat that has gone over stays taken, whatever becomes of who had it', async (t) => {
+  const [before, after] = [hosted(t), hosted(t)]
+  for (const id of ['moved', 'ended', 'stays']) {
+    const claims = { id, service: 'chat', rates: [], seats: [seat(3)] }
+    t.match(await before.ask('old', { kind: 'take', claims }), { isGranted: true })
+  }
+  const open = () => after.seats().map(({ id }) => id)
+  before.heir = heirIn(after)
+  after.seat('before', before.seats())
+  after.ask('new', { kind: 'keep', ids: ['moved', 'ended'] })
+  after.ask('new', { kind: 'give', id: 'ended' })
+  before.release('old')
+  t.strictSame(open(), ['moved'], 'what the dead one still had is free')
+  after.seat('before', [{ id: 'moved', service: 'chat', seats: [seat(3)] }])
+  after.release('before')
+  t.strictSame(open(), ['moved'], 'also if it is told once more')
+  after.release('new')
+  t.strictSame(open(), [])
+})
+
+t.test('of two releases the one in charge tells of a spike: once, whatever goes over', async (t) => {
+  const told: string[] = []
+  const teller = (who: string) => (crossing: Crossing) => {
+    told.push(`${who} ${crossing.isAbove} ${crossing.connections}`)
+  }
+  let isInCharge = false
+  const [before, after] = [hosted(t, teller('before')), hosted(t, teller('after'), () => isInCharge)]
+  let count = 0
+  const grow = async (ledger: HostedLedger, by: number, expected = 10) => {
+    for (; by > 0; by -= 1) {
+      count += 1
+      const seats = [seat(null, expected)]
+      await ledger.ask('one', { kind: 'take', claims: claims(`${count}`, seats) })
+    }
+  }
+  const shrink = (ledger: HostedLedger, by: number) => {
+    for (; by > 0; by -= 1) {
+      ledger.ask('one', { kind: 'give', id: `${count}` })
+      count -= 1
+    }
+  }
+  const handOver = () => {
+    before.heir = heirIn(after)
+    after.adoptSpikes(before.spikeStates())
+    after.seat('before', before.seats())
+  }
+
+  await grow(before, 11)
+  shrink(before, 3)
+  await grow(before, 2)
+  t.strictSame(told.splice(0), ['before true 11', 'before false 8'])
+  before.heir = heirIn(hosted(t))
+  await grow(before, 5)
+  t.strictSame(told, [], 'while it changes nobody tells')
+  before.heir = null
+  before.expect(new Map([['chat', 10]]))
+  t.strictSame(told.splice(0), ['before true 15'], 'it was given up')
+
+  handOver()
+  after.ask('one', { kind: 'keep', ids: before.seats().map(({ id }) => id) })
+  isInCharge = true
+  after.expect(new Map([['chat', 12]]))
+  before.forget(before.seats().map(({ id }) => id))
+  t.strictSame(told, [], 'it goes on, whoever has it')
+  t.match(after.spikes('chat'), { isAbove: true, spikes: 2 })
+  shrink(after, 5)
+  t.strictSame(told.splice(0), ['after false 10'], 'as many are expected as the new config says')
+  shrink(after, 1)
+  await grow(after, 4, 12)
+  t.strictSame(told.splice(0), ['after true 13'])
+  after.expect(new Map())
+  shrink(after, 1)
+  t.strictSame(told, [], 'no number is expected any more')
 })
 
 t.test(

@@ -3,7 +3,7 @@
 
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -655,6 +655,46 @@ for (const old of [1, 4_095, 4_096, 30_000]) {
     }
   })
 }
+
+t.test(
+  'no memory for one of its sides: the tunnel is not taken, and nothing of it is left',
+  options,
+  async (t) => {
+    const relayed = bench(t)
+    const { calls } = relayed
+    const bpf = createBpf(calls)
+    const handle = openSockmap(1)
+    const map = useSockmap(handle)
+    t.teardown(() => {
+      map.close()
+      closeSockmap(handle)
+    })
+    const { client, near } = await relayed.tunnel()
+    // A map that is full refuses as one without memory does. The numbers are of no socket.
+    const others = [2n ** 62n, 2n ** 62n + 1n]
+    for (const [at, other] of others.entries()) {
+      t.equal(bpf.update(handle.sides, new BigUint64Array([other]), new Int32Array(1)), 0)
+      t.equal(map.join(0, ...near), 0)
+      const counts = [handle.peers, handle.verdicts, handle.sides].map((each) => bpf.count(each, 8))
+      t.same(counts, [0, 0, at + 1])
+    }
+    client.write('for the relay')
+    const bytes = Buffer.alloc(16)
+    await until(() => calls.recv(near[0], bytes, 16, linux.MSG_DONTWAIT) === 13)
+    t.equal(bytes.toString('latin1', 0, 13), 'for the relay')
+    for (const other of others) bpf.remove(handle.sides, new BigUint64Array([other]))
+    t.equal(map.join(0, ...near), JOINED | 3, 'when there is room again, the next one is')
+  },
+)
+
+t.test('what the system does not tell of is not taken for empty', options, async (t) => {
+  const sockets = createSockets(linux.libc())
+  t.teardown(() => sockets.close())
+  // Nobody can watch a file (epoll_ctl(2), EPERM).
+  const file = openSync(new URL(import.meta.url), 'r')
+  t.notOk(sockets.isEmpty(file))
+  closeSync(file)
+})
 
 t.test('a side whose FIN has come is not taken, and all its bytes are still there', options, async (t) => {
   const relayed = bench(t)

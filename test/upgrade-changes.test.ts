@@ -1,11 +1,11 @@
 // A new release that is unlike the one before: other workers, other listeners, another node. And what holds over each.
 
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { chatConfig, newFolder, openTunnel, workersOf } from './support/control.ts'
 import { childrenOf } from './support/program.ts'
-import { live, speaker, startPlayer, startReleases, talkers } from './support/releases.ts'
+import { copyOfRelease, live, speaker, startPlayer, startReleases, talkers } from './support/releases.ts'
 
 const TUNNELS = 60
 
@@ -68,32 +68,53 @@ t.test(
   },
 )
 
+/** From now on a new release takes no tunnels of the ones before. */
+function speakOtherwise(folder: string): void {
+  const path = join(folder, 'dist/process/handover-letters.js')
+  const text = readFileSync(path, 'utf8')
+  const other = text.replace(/HANDOVER_FORMAT = \d+/, 'HANDOVER_FORMAT = 0')
+  if (other === text) throw new Error('the letters have no format')
+  writeFileSync(path, other)
+}
+
 t.test('limits hold over a release: seats and permits go with their tunnels', async (t) => {
   const origin = await startPlayer(t)
   const config = chatConfig(origin.address)
-    .replace('websockets: on', 'websockets: on\n    gate: { maxConnections: 4 }')
+    .replace('websockets: on', 'websockets: on\n    gate: { maxConnections: 4, expectedConnections: 2 }')
     .replace('name: origin', 'name: origin, maxConnections: 3')
-  const fleet = await startReleases(t, config)
+  const { folder, script } = copyOfRelease(t)
+  const fleet = await startReleases(t, config, { script })
   const all = await Promise.all(Array.from({ length: 3 }, () => speaker(t, fleet.address)))
   const answer = () =>
     speaker(t, fleet.address).then(
       () => 'open',
       ({ message }: Error) => message.split('\r\n')[0],
     )
-  for (let round = 1; round < 3; round += 1) {
+  for (const [round, moved] of [
+    [1, 3],
+    // Those stay where they are.
+    [2, 0],
+  ] as const) {
+    if (moved === 0) speakOtherwise(folder)
     const upgraded = fleet.upgrade()
     const answers = new Set<string | undefined>()
     // Also while both releases accept.
     while (fleet.said('upgrade: nothing is left here').length < round) answers.add(await answer())
     t.strictSame([...answers, await answer()], Array(2).fill('HTTP/1.1 503 Service Unavailable'))
-    t.equal((await upgraded).moved, 3)
+    t.equal((await upgraded).moved, moved)
   }
   const closed = fleet.said('tunnel closed').length
   all.pop()?.socket.end()
   await fleet.says('tunnel closed', closed + 1)
-  const again = await speaker(t, fleet.address)
-  await again.say(64)
-  t.equal(again.end, null, 'what was free is free')
+  // The release before gives it back, through two processes.
+  let answered = await answer()
+  while (answered !== 'open') answered = await answer()
+  t.match(await answer(), /503/, 'what was free is free, and no more than that')
+  const spikes = () => ['more connections', 'connections as expected'].map((line) => fleet.said(line).length)
+  t.strictSame(spikes(), [1, 0], 'a spike that goes on is not told again')
+  for (const { socket } of all) socket.end()
+  await fleet.says('connections as expected again')
+  t.strictSame(spikes(), [1, 1])
 })
 
 const OTHER_NODE = process.env.HEADRACE_OTHER_NODE

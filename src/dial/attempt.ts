@@ -123,7 +123,8 @@ class Connecting implements Watcher {
     if (error !== 0) this.loop.unwatch(this.descriptor)
     if (error !== 0) return void this.#fail(error, 'connect')
     this.isOver = true
-    this.won(watchedTransport(this.loop, this.descriptor))
+    // The same edge may tell of the other side's end.
+    this.won(watchedTransport(this.loop, this.descriptor, events))
   }
 
   #error(): number {

@@ -103,6 +103,11 @@ export function succeed(before: Backend, after: Backend): void {
   before.heir = after
 }
 
+/** What is from before `heir`, and counted in another way: as a reload would have left it. Nothing more is dialled there. */
+export function elderOf(heir: Backend, permits: Permits | null): Backend {
+  return { ...heir, connections: 0, permits, held: [], turns: 0, heir }
+}
+
 /** Counts a connection, or one that is over: for whoever has taken the place of its backend, too. */
 export function countConnection(backend: Backend, change: 1 | -1): void {
   for (let one: Backend | null = backend; one !== null; one = one.heir) one.connections += change

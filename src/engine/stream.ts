@@ -53,6 +53,9 @@ class StreamSplicing implements Splicing {
     }
     client.end()
     origin.end()
+    // Nobody is told any more that the other side takes bytes again; what comes now is dropped, up to the FIN.
+    client.resume()
+    origin.resume()
     setTimeout(destroyBoth, STOP_TIMEOUT_MS, client, origin).unref()
   }
 

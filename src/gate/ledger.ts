@@ -12,6 +12,8 @@ export interface LedgerOptions {
   /** Where a fleet counts rates together; undefined: in this process. */
   readonly redis: string | undefined
   onCrossing(crossing: Crossing): void
+  /** While another ledger tells of crossings; default: never. */
+  isQuiet?(): boolean
   onTrouble(what: HeadraceError): void
 }
 
@@ -22,6 +24,9 @@ export interface CountingLedger extends Ledger {
   expect(expected: ReadonlyMap<string, number>): void
   /** Of a service that expects a number; null if nobody has come yet, or another process knows. */
   spikes(service: string): SpikeState | null
+  /** All of these, for another ledger to go on with. */
+  spikeStates(): readonly SpikeState[]
+  adoptSpikes(states: readonly SpikeState[]): void
   /** How many requests have something to give back: none, when all are over. */
   readonly size: number
   /** All that is held. */
@@ -50,9 +55,9 @@ const GRANTED = { isGranted: true } as const
 /** When a seat may be free again nobody knows; those that were refused together shall not come back together. In ms. */
 const FULL_RETRY_MS = { least: 5_000, most: 15_000 }
 
-export function createLedger({ redis, onCrossing, onTrouble }: LedgerOptions): CountingLedger {
+export function createLedger({ redis, onCrossing, isQuiet, onTrouble }: LedgerOptions): CountingLedger {
   const rates: RateStore = redis === undefined ? memoryRates() : redisRates(redis, onTrouble)
-  const seats = createSeats(onCrossing)
+  const seats = createSeats(onCrossing, isQuiet)
   const open = new Map<string, Taken>()
 
   function take(claims: Claims): Verdict | Promise<Verdict> {
@@ -92,6 +97,8 @@ export function createLedger({ redis, onCrossing, onTrouble }: LedgerOptions): C
     ready: rates.ready,
     expect: seats.expect,
     spikes: seats.spikes,
+    spikeStates: seats.spikeStates,
+    adoptSpikes: seats.adoptSpikes,
     get size() {
       return open.size
     },

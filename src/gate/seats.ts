@@ -27,12 +27,19 @@ export interface Seats {
   expect(expected: ReadonlyMap<string, number>): void
   /** Of a service that expects a number; null if nobody has come yet. */
   spikes(service: string): SpikeState | null
+  spikeStates(): readonly SpikeState[]
+  /** What another one has told so far. */
+  adoptSpikes(states: readonly SpikeState[]): void
 }
 
 /** A spike is over when the connections are fewer than this part of what is expected. */
 const CALM = 0.9
 
-export function createSeats(onCrossing: (crossing: Crossing) => void): Seats {
+/** While `isQuiet` says so nothing is told, and nothing changes of what was: with the next connection it is looked again. */
+export function createSeats(
+  onCrossing: (crossing: Crossing) => void,
+  isQuiet: () => boolean = () => false,
+): Seats {
   const taken = new Map<string, number>()
   const states = new Map<string, SpikeState>()
 
@@ -40,9 +47,10 @@ export function createSeats(onCrossing: (crossing: Crossing) => void): Seats {
     const { isAbove, spikes } = states.get(service) ?? { isAbove: false, spikes: 0 }
     const begins = !isAbove && connections > expected
     const ends = isAbove && connections < expected * CALM
-    const crossing = { service, connections, expected, isAbove: begins || (isAbove && !ends) }
-    states.set(service, { ...crossing, spikes: spikes + (begins ? 1 : 0) })
-    if (begins || ends) onCrossing(crossing)
+    const isTold = (begins || ends) && !isQuiet()
+    const crossing = { service, connections, expected, isAbove: isTold ? begins : isAbove }
+    states.set(service, { ...crossing, spikes: spikes + (isTold && begins ? 1 : 0) })
+    if (isTold) onCrossing(crossing)
   }
 
   function count(service: string, { key, expected }: SeatClaim, step: 1 | -1): void {
@@ -50,7 +58,10 @@ export function createSeats(onCrossing: (crossing: Crossing) => void): Seats {
     // A key that nobody sits on is not kept: there are as many as connections, at most.
     if (number === 0) taken.delete(key)
     else taken.set(key, number)
-    if (expected !== null) look(service, number, expected)
+    const state = states.get(service)
+    // What is expected may have changed since it came, or nothing is any more.
+    const isExpecting = expected !== null && (step === 1 || state !== undefined)
+    if (isExpecting) look(service, number, state?.expected ?? expected)
   }
 
   function sit(service: string, seats: readonly SeatClaim[]): void {
@@ -75,5 +86,9 @@ export function createSeats(onCrossing: (crossing: Crossing) => void): Seats {
       }
     },
     spikes: (service) => states.get(service) ?? null,
+    spikeStates: () => [...states.values()],
+    adoptSpikes(told) {
+      for (const one of told) states.set(one.service, one)
+    },
   }
 }

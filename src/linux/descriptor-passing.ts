@@ -60,13 +60,13 @@ export class Passage implements Watcher {
   #isClosed = false
   #isDeaf = false
 
-  /** Throws an Error if it can't be watched. */
   constructor(loop: Loop, fd: number, reader: LetterReader) {
     this.#loop = loop
     this.#fd = fd
     this.#reader = reader
     this.#incoming = envelope(loop.calls, Buffer.allocUnsafeSlow(LETTER_BYTES), DESCRIPTORS_LIMIT)
-    if (!loop.watch(fd, this, CONNECTION_EDGES)) throw new Error('the passage can not be watched')
+    // Told later, like any end of it.
+    if (!loop.watch(fd, this, CONNECTION_EDGES)) process.nextTick(() => this.close())
   }
 
   /** In order. The descriptors must stay open until they have arrived. After the end it does nothing. */

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import type { Libc } from './libc.ts'
 import {
   AF_UNIX,
+  EAGAIN,
   EPOLLIN,
   SO_PEERCRED,
   SOCK_CLOEXEC,
@@ -19,6 +20,9 @@ import type { Loop } from './loop.ts'
 /** sun_path (unix(7)), behind the family. */
 const PATH_BYTES = 108
 const BACKLOG = 64
+
+/** Out of descriptors, or of memory: how long nobody is let in, in ms. They wait in the backlog meanwhile. */
+const PAUSE_MS = 100
 
 export interface Peer {
   readonly pid: number
@@ -51,19 +55,35 @@ export function openDoor(
     process.umask(mask)
   }
 
+  let isOpen = true
+  let pause: NodeJS.Timeout | undefined
+  const watcher = { ready: accept }
+
   function accept(): void {
-    for (;;) {
+    while (isOpen) {
       const connected = calls.accept4(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC)
-      if (connected === -1) return
+      if (connected === -1) return void (calls.errno() === EAGAIN || rest())
       const peer = peerOf(calls, connected)
       if (peer.uid === process.geteuid?.()) onConnection(connected, peer)
       else calls.close(connected)
     }
   }
 
-  loop.watch(fd, { ready: accept }, EPOLLIN)
+  /** Level-triggered: whoever is not let in would be told of in each turn. */
+  function rest(): void {
+    loop.unwatch(fd)
+    pause = setTimeout(listen, PAUSE_MS)
+  }
+
+  function listen(): void {
+    if (!loop.watch(fd, watcher, EPOLLIN)) rest()
+  }
+
+  listen()
   return {
     close() {
+      isOpen = false
+      clearTimeout(pause)
       loop.unwatch(fd)
       calls.close(fd)
       rmSync(join(folder, name), { force: true })

@@ -139,9 +139,11 @@ function takeFrom(
       if (batch.some(([id]) => !offered.has(id))) return
     }
     for (const [id] of batch) offered.delete(id)
-    say({ kind: 'begun', at: await handover.adopt(arriving) })
+    const begun = handover.adopt(arriving)
     const counted = arriving.flatMap(({ identity, progress }) => seatsOf(identity, progress))
+    // Before any of them can be over: until then they are the other side's to give back.
     if (counted.length > 0) taken(counted).catch(() => {})
+    say({ kind: 'begun', at: await begun })
   }
 
   function drop(): void {

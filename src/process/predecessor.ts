@@ -47,7 +47,7 @@ export function predecessor(): Predecessor | null {
   }
   const line = wire<AfterAnswers, BeforeAnswers>('the release before', process, {
     rates: (rates) => theirs().rates(rates),
-    seats: (seats) => theirs().seats(seats),
+    seats: (...given) => theirs().seats(...given),
     accept: () => theirs().accept(),
     async takeOver(state) {
       await theirs().takeOver(state)

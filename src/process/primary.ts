@@ -71,7 +71,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
   const { stateDirectory, services } = config.edge
   const file = stateDirectory === undefined ? null : switchFileIn(stateDirectory)
   const switches = createSwitches({ services, file })
-  const ledger = hostLedger(spike, lines.trouble)
+  const ledger = hostLedger(spike, lines.trouble, () => standing.isInCharge)
   const watch = watchOf(lines)
   const identity = createIdentity(config.runAs)
   const isFirst = before === null
@@ -148,7 +148,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     reload: reloads.ask,
     async upgrade() {
       if (drains.isDraining) throw new HeadraceError('draining')
-      return await upgrades.run()
+      return await upgrades.run().finally(lookForSpikes)
     },
   }
   const control = startControl({ setting, settled, isStandby: () => !isOurs(), identity, answers, watch })
@@ -170,9 +170,14 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     config = next
     sockets = listening
     switches.configure(next.edge.services)
-    ledger.expect(expectations(next.edge.services))
+    lookForSpikes()
     lines.configure(next.edge.log.level)
     follow()
+  }
+
+  /** By what is expected now. While one release takes over from another, nobody tells of them. */
+  function lookForSpikes(): void {
+    ledger.expect(expectations(configured()))
   }
 
   function follow(): void {
@@ -218,6 +223,7 @@ export async function startPrimary(first: LoadedConfig, before: Predecessor | nu
     throw error
   }
   follow()
+  lookForSpikes()
   begun()
   signalled('SIGUSR2', () => {
     // What keeps it from being one is told already.

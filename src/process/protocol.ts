@@ -13,7 +13,7 @@ import type { CloseTimes } from '../edge.ts'
 import type { Claims, Verdict } from '../gate/claims.ts'
 import type { Seated } from '../gate/ledger.ts'
 import type { CountedRate } from '../gate/rates.ts'
-import type { Crossing } from '../gate/seats.ts'
+import type { Crossing, SpikeState } from '../gate/seats.ts'
 import type { MetricsSnapshot } from '../observe/metrics.ts'
 import type { DrainWanted, Operations, ProgramStatus, Reloading, Upgrading } from '../operations.ts'
 import type { Switched } from '../service/switch.ts'
@@ -188,8 +188,8 @@ export interface Release {
 export interface AfterAnswers {
   /** How far the rates are. */
   rates(rates: readonly CountedRate[]): Promise<void>
-  /** Who has which seats: before any tunnel is moved. */
-  seats(seats: readonly Seated[]): Promise<void>
+  /** Who has which seats; whatever is granted there from now on is asked here. And the spikes that were told. */
+  seats(seats: readonly Seated[], spikes?: readonly SpikeState[]): Promise<void>
   /** Its workers accept from now on. Throws listen-failed or config-invalid. */
   accept(): Promise<void>
   /** The admin API is the new one's; and what was switched, and counted, up to now. */

@@ -23,10 +23,13 @@ type Request =
 
 const GRANTED: Verdict = { isGranted: true }
 
-type Shown = Pick<CountingLedger, 'expect' | 'spikes' | 'seats' | 'rates' | 'adoptRates'>
+type Shown = Pick<
+  CountingLedger,
+  'expect' | 'spikes' | 'spikeStates' | 'adoptSpikes' | 'seats' | 'rates' | 'adoptRates'
+>
 
 export interface HostedLedger extends Hosted, Shown {
-  /** What another process has granted: without a question, since its tunnels are open. */
+  /** What another process has granted: without a question, since its tunnels are open. What somebody here has stays theirs. */
   seat(holder: string, seats: readonly Seated[]): void
   /** Another process has them from now on. */
   forget(ids: readonly string[]): void
@@ -41,12 +44,14 @@ export interface Heir {
   give(id: string): void
 }
 
-/** In the primary. */
+/** In the primary. Of crossings it tells while this release is in charge, and has no heir. */
 export function hostLedger(
   onCrossing: (crossing: Crossing) => void,
   onTrouble: (what: HeadraceError) => void,
+  isInCharge: () => boolean = () => true,
 ): HostedLedger {
-  const ledger = createLedger({ redis: undefined, onCrossing, onTrouble })
+  const isQuiet = () => hosted.heir !== null || !isInCharge()
+  const ledger = createLedger({ redis: undefined, onCrossing, isQuiet, onTrouble })
   /** Which requests have something, by the life of the worker that serves them. */
   const holders = new Map<string, Set<string>>()
 
@@ -54,6 +59,12 @@ export function hostLedger(
     const known = holders.get(holder) ?? new Set()
     holders.set(holder, known)
     return known
+  }
+
+  /** What its holder has: no other can give it back. */
+  function heldWith(id: string): Set<string> | null {
+    for (const ids of holders.values()) if (ids.has(id)) return ids
+    return null
   }
 
   async function take(holder: string, claims: Claims): Promise<Verdict> {
@@ -80,9 +91,7 @@ export function hostLedger(
 
   function keep(holder: string, ids: readonly string[]): void {
     for (const id of ids) {
-      let isHeld = false
-      for (const held of holders.values()) isHeld = held.delete(id) || isHeld
-      if (isHeld) idsOf(holder).add(id)
+      if (heldWith(id)?.delete(id)) idsOf(holder).add(id)
     }
   }
 
@@ -92,8 +101,7 @@ export function hostLedger(
       const asked = request as Request
       if (asked.kind === 'take') return take(holder, asked.claims)
       if (asked.kind === 'keep') return keep(holder, asked.ids)
-      holders.get(holder)?.delete(asked.id)
-      give(asked.id)
+      if (holders.get(holder)?.delete(asked.id)) give(asked.id)
       return undefined
     },
     release(holder) {
@@ -107,18 +115,20 @@ export function hostLedger(
     adoptRates: ledger.adoptRates,
     seat(holder, seats) {
       for (const one of seats) {
+        if (heldWith(one.id) !== null) continue
         ledger.seat(one)
         idsOf(holder).add(one.id)
       }
     },
     forget(ids) {
       for (const id of ids) {
-        for (const held of holders.values()) held.delete(id)
-        ledger.give(id)
+        if (heldWith(id)?.delete(id)) ledger.give(id)
       }
     },
     expect: ledger.expect,
     spikes: ledger.spikes,
+    spikeStates: ledger.spikeStates,
+    adoptSpikes: ledger.adoptSpikes,
   }
   return hosted
 }
@@ -158,6 +168,8 @@ export function askLedger(
     // Who counts is told.
     expect() {},
     spikes: () => null,
+    spikeStates: () => [],
+    adoptSpikes() {},
     // They are where they are counted.
     seats: () => [],
     seat() {},

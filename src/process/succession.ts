@@ -55,7 +55,10 @@ export function succession(parts: SuccessionParts): Succession {
     },
     answers: {
       rates: async (rates) => ledger.adoptRates(rates),
-      seats: async (seats) => ledger.seat(BEFORE, seats),
+      async seats(seats, spikes = []) {
+        ledger.adoptSpikes(spikes)
+        ledger.seat(BEFORE, seats)
+      },
       async accept() {
         await Promise.all(workers.map((worker) => accepts(worker, performance.now() + ACCEPT_TIMEOUT_MS)))
       },

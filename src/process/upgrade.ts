@@ -142,7 +142,7 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
     let outcome = NOTHING
     let hasAdmin = true
     try {
-      await giveRates(successor)
+      await giveCounts(successor)
       outcome = await move(successor)
       if (outcome.trouble !== null) throw new Failure('upgrade-failed', outcome.trouble)
       decided = new Promise((resolve) => {
@@ -206,25 +206,31 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
     return returned
   }
 
-  /** From here on both releases count. If the new one does not know how, its rates begin anew. */
-  async function giveRates({ wire }: Successor): Promise<void> {
-    const told = wire.ask('rates', [ledger.rates()], STEP_TIMEOUT_MS)
+  /**
+   * From here on both releases count, wherever the tunnels are, and whichever is in charge in the end tells of spikes. If the new one
+   * does not know how, it begins anew.
+   */
+  async function giveCounts({ wire }: Successor): Promise<void> {
+    const told = [
+      wire.ask('rates', [ledger.rates()], STEP_TIMEOUT_MS),
+      wire.ask('seats', [ledger.seats(), ledger.spikeStates()], STEP_TIMEOUT_MS),
+    ]
     ledger.heir = {
       take: (claims) => wire.ask('take', [claims], TAKE_TIMEOUT_MS),
       give: (id) => void wire.ask('give', [id]).catch(() => {}),
     }
-    await told.catch((error: unknown) => lines.trouble(asHeadraceError(error)))
+    const failed = (error: unknown) => lines.trouble(asHeadraceError(error))
+    await Promise.all(told.map((one) => one.catch(failed)))
   }
 
   /** Steps 2 and 3. Nothing if the two releases have no common format. */
-  async function move({ wire, release }: Successor): Promise<Outcome> {
+  async function move({ release }: Successor): Promise<Outcome> {
     const { doors, format } = release
     if (format !== HANDOVER_FORMAT || doors.length === 0) return NOTHING
     await giving.open(doors)
     for (let round = 0; round < OFFERS; round += 1) {
       lines.upgrading('offered', { tunnels: await giving.offer() })
     }
-    await wire.ask('seats', [ledger.seats()], STEP_TIMEOUT_MS)
     lines.upgrading('moving')
     const outcome = await give()
     if (outcome.trouble === null) lines.upgrading('committed', { moved: tunnelsIn(outcome.shares) })
@@ -264,7 +270,6 @@ export function createUpgrades(parts: UpgradeParts): Upgrades {
   async function moveLate(): Promise<void> {
     try {
       if ((await giving.offer()) === 0) return
-      await current?.wire.ask('seats', [ledger.seats()], STEP_TIMEOUT_MS)
       const { trouble } = await give()
       if (trouble !== null) throw new Failure('process-silent', trouble)
     } catch (error) {

@@ -36,10 +36,11 @@ export function descriptorTransport(loop: Loop, descriptor: number): Transport {
   return transport
 }
 
-/** The same for one that the caller watches already, with all edges of a connection. */
-export function watchedTransport(loop: Loop, descriptor: number): Transport {
+/** The same for one that the caller watches already, with all edges of a connection; `events`: what it has been told. */
+export function watchedTransport(loop: Loop, descriptor: number, events = 0): Transport {
   const transport = new DescriptorTransport(loop, descriptor)
   loop.pass(descriptor, transport)
+  transport.ready(events)
   return transport
 }
 
@@ -160,7 +161,8 @@ class DescriptorTransport implements Transport, Watcher {
     const { calls } = this.loop
     const size = calls.recv(this.descriptor, SCRATCH, SCRATCH.length, 0)
     if (size > 0) {
-      // A short read has emptied it, and what comes later has an edge (epoll(7)).
+      // A short read has emptied it, and what comes later has an edge (epoll(7)). One that ends at TCP's urgent mark has not:
+      // what is behind that waits for the next edge (tcp(7), MSG_OOB).
       if (size < SCRATCH.length && !this.hasEndAhead) this.isReadable = false
       this.reader?.data(Buffer.from(SCRATCH.subarray(0, size)))
     } else if (size === 0) {

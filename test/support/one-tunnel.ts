@@ -13,6 +13,7 @@ import { acceptOf } from '../../src/head/handshake.ts'
 import type { TroubleEvent } from '../../src/index.ts'
 import { createTunnel } from '../../src/index.ts'
 import { loop } from '../../src/linux/loop.ts'
+import { knock, openDoor } from '../../src/linux/unix-socket.ts'
 import { optionsOf } from './accepting.ts'
 import type { Pem } from './certificates.ts'
 import { placeOf } from './peer.ts'
@@ -98,6 +99,40 @@ export async function exhausted(): Promise<void> {
   late.destroy()
   console.log('served after the pause')
   process.exit(0)
+}
+
+/** Somebody stands before a door for letters in a process that has no descriptor left. */
+export async function shut(folder: string): Promise<void> {
+  const { calls } = loop()
+  const { accept4 } = calls
+  let asked = 0
+  calls.accept4 = (...args) => {
+    asked += 1
+    return accept4(...args)
+  }
+  let entered: (fd: number) => void = () => {}
+  const entering = new Promise<number>((resolve) => {
+    entered = resolve
+  })
+  let come = 0
+  const door = openDoor(loop(), folder, 'door', (fd) => {
+    come += 1
+    entered(fd)
+  })
+  const hoard: number[] = []
+  const { fd } = knock(loop(), folder, 'door')
+  try {
+    for (;;) hoard.push(openSync('/dev/null', 'r'))
+  } catch {}
+  const startedAt = performance.now()
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  const most = (performance.now() - startedAt) / 50
+  console.log(asked > 0 && asked <= most ? 'asked now and then' : `asked ${asked} times`)
+  for (const descriptor of hoard) closeSync(descriptor)
+  const inside = await entering
+  console.log(`come in: ${come}`)
+  for (const descriptor of [fd, inside]) calls.close(descriptor)
+  door.close()
 }
 
 export type Door = 'plain' | 'tls' | 'proxy' | 'unix' | 'stream'

@@ -3,6 +3,7 @@
 import { EventEmitter, once } from 'node:events'
 import type { Socket } from 'node:net'
 import { connect, createServer } from 'node:net'
+import { Worker } from 'node:worker_threads'
 import t, { type Test } from 'tap'
 import { handoff } from '../../src/index.ts'
 import { selfSigned, testAuthority } from '../support/certificates.ts'
@@ -196,4 +197,48 @@ t.test('many origins that fail at once leave no permit and no connection behind'
   const peer = await origin.next()
   peer.write(switching(await peer.until('\r\n\r\n')))
   t.match(await last.until('\r\n\r\n'), /^HTTP\/1\.1 101 /)
+})
+
+/** An origin in a thread of its own, which says `answer` and FIN to whoever connects, and hears out what they say. */
+async function startHasty(t: Test, answer: string): Promise<string> {
+  const script = `
+    const { parentPort, workerData } = require('node:worker_threads')
+    const server = require('node:net').createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => {}).resume().end(workerData)
+    })
+    server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port))`
+  const worker = new Worker(script, { eval: true, workerData: answer, execArgv: [] })
+  t.teardown(() => worker.terminate())
+  const [port] = await once(worker, 'message')
+  return `127.0.0.1:${port}`
+}
+
+/** Turns of the event loop that are so long that what others have done meanwhile is told at once. */
+function keepBusy(t: Test): void {
+  let isOver = false
+  t.teardown(() => {
+    isOver = true
+  })
+  const turn = () => {
+    const until = performance.now() + 20
+    while (performance.now() < until);
+    if (!isOver) setImmediate(turn)
+  }
+  turn()
+}
+
+t.test('an origin that has answered and ended before a busy edge hears of its connection', async (t) => {
+  const busy = await startHasty(t, 'HTTP/1.1 503 Busy\r\n\r\nsorry')
+  const torn = await startHasty(t, 'HTTP/1.1 503 Bu')
+  const backend = { firstByteTimeout: NEVER_MS }
+  const [whole, part] = [await startTunnel(t, busy), await startTunnel(t, torn, { backend })]
+  keepBusy(t)
+  const client = await connectTo(t, whole.address)
+  client.write(upgradeRequest())
+  t.match(await client.all(), /^HTTP\/1\.1 503 Busy\r\n.*\r\n\r\nsorry$/s)
+  await client.ended
+  const other = await connectTo(t, part.address)
+  other.write(upgradeRequest())
+  t.match(await other.all(), /^HTTP\/1\.1 502 /)
+  t.equal((await part.refused()).code, 'answer-closed')
 })

@@ -246,8 +246,9 @@ export class Kernel implements Watcher, Orders {
     return splicing
   }
 
+  /** Around, but for 0, which is nobody's. */
   #nextGeneration(slot: number): number {
-    return ((this.tables.generations[slot] as number) + 1) | 0
+    return ((this.tables.generations[slot] as number) + 1) | 0 || 1
   }
 
   #begin({ slot, generation }: KernelSplicing, carried: Carried, mode: number): void {

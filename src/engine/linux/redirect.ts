@@ -41,7 +41,10 @@ export interface Redirect {
   isDrained(side: number): boolean
   /** The relay has received so many bytes. */
   took(side: number, size: number): void
-  /** Reading said that `side` has ended: true if there is more to come all the same. It is resumed then. */
+  /**
+   * `side` begins, is closed, or reading said that it has ended: true if what was passed has not all been read. Unless it is
+   * closed it is resumed then, or found lost.
+   */
   awaits(side: number): boolean
   /** Nothing was left to read, and all is sent: the kernel may have it. */
   emptied(side: number): void
@@ -187,7 +190,7 @@ export function createRedirect(sockets: Sockets, slots: number, hooks: RedirectH
   }
 
   function isRead(side: number): boolean {
-    if (ways[side] === PASSED) return maps?.isRead(side) !== false
+    if (isCounted(side)) return maps?.isRead(side) !== false
     if (ways[side] !== ORPHANED) return true
     const received = sockets.received(hooks.descriptors[side] as number)
     return received - (aheads.get(side) as number) <= (hooks.bytes[side] as number)
@@ -204,8 +207,11 @@ export function createRedirect(sockets: Sockets, slots: number, hooks: RedirectH
     if (waiting.size === 0) return -1
     const before = [...waiting]
     waiting.clear()
-    // Resuming a side tells whether it still waits, and may end its tunnel.
-    for (const side of before) if (ways[side] !== NONE) hooks.resume(side)
+    for (const side of before) {
+      // Each may end its tunnel; resuming a side tells whether it still waits.
+      if (isLost(side)) hooks.lost(side)
+      else if (ways[side] !== NONE) hooks.resume(side)
+    }
     return waiting.size === 0 ? -1 : POLL_MS
   }
 

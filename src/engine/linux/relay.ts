@@ -40,8 +40,7 @@ import {
 } from './bits.ts'
 import { createBulk } from './bulk.ts'
 import { hangUp, pendingError } from './closing.ts'
-import type { Ahead, Redirect } from './redirect.ts'
-import { createRedirect, NO_AHEADS } from './redirect.ts'
+import { type Ahead, createRedirect, NO_AHEADS, type Redirect } from './redirect.ts'
 import { createEvents, register } from './registration.ts'
 import type { Relay, RelayHooks, Remains } from './relay-contract.ts'
 import { createSockets } from './sockets.ts'
@@ -132,7 +131,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       redirect?.took(side, size)
       if (!pass(side ^ 1, size)) return
       if (size < SCRATCH_BYTES) {
-        // A short read has emptied it; what comes later has an edge of its own.
+        // A short read has emptied it, or met TCP's urgent mark (MSG_OOB); what comes later has an edge of its own.
         if ((flagsOf(side) & HAS_END_AHEAD) === 0) return void emptied(side)
       } else if (startBulk(side)) return void pumpBulk(side)
     }
@@ -200,16 +199,15 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       }
       if (sent < waiting.length) return void kept.set(side, waiting.subarray(sent))
       kept.delete(side)
-      if (flagsOf(side) & FINISHING) return void shut(side)
+      if (flagsOf(side) & FINISHING) shut(side)
     }
     pump(side ^ 1)
   }
 
   /** All that came before the FIN of `side` has been sent on. */
   function ended(side: number): void {
-    const slot = side >> 1
     flags[side] = (flagsOf(side) | ENDED) & ~READABLE
-    if (first[slot] === 0) first[slot] = (side & 1) + 1
+    first[side >> 1] ||= (side & 1) + 1
     shut(side ^ 1)
   }
 
@@ -263,8 +261,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
   }
 
   function freeze(slot: number, generation: number): Remains | 'later' | null {
-    const isOperators = first[slot] === ENDED_BY_OPERATOR + 1
-    if (here[slot] !== generation || isOperators) return null
+    if (here[slot] !== generation || first[slot] === ENDED_BY_OPERATOR + 1) return null
     const aheads = redirect === null ? NO_AHEADS : redirect.release(slot)
     if (aheads === null) return 'later'
     modes[slot] = MODE_EPOLL
@@ -285,11 +282,13 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     const isShared = Atomics.load(tables.shared, 0) === 1
     for (const side of [slot * 2, slot * 2 + 1]) {
       const descriptor = descriptorOf(side)
+      // Closed with passed bytes unread it would send FIN, and leave its other end waiting (sockmap.ts).
+      const isCut = isReset || redirect?.awaits(side) === true
       endBulk(side)
       kept.delete(side)
       // First, since until then main adds what was redirected itself.
       descriptors[side] = -1
-      hangUp(calls, descriptor, isReset, isShared)
+      hangUp(calls, descriptor, isCut, isShared)
       if (redirect !== null) bytes[side] = (bytes[side] as number) + redirect.bytes(side)
       flags[side] = 0
     }
@@ -306,6 +305,8 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
     flags[slot * 2 + 1] = originOf(past)
     first[slot] = firstOf(past)
     if (modes[slot] === MODE_SOCKMAP && !joined(slot)) modes[slot] = MODE_EPOLL
+    // Bytes that were lost while it stood still are told of once, and nothing comes behind them.
+    for (const side of [slot * 2, slot * 2 + 1]) redirect?.awaits(side)
     if (watch(slot * 2, EPOLL_CTL_ADD) && watch(slot * 2 + 1, EPOLL_CTL_ADD)) return
     const error = calls.errno()
     close(slot, true)
@@ -340,7 +341,7 @@ export function createRelay(calls: Libc, epoll: number, tables: Tables, hooks: R
       bytes,
       watch: (side) => void watch(side, EPOLL_CTL_MOD),
       resume,
-      lost: (side) => fail(side, ENOBUFS),
+      lost: (side) => void (isOver(side) || fail(side, ENOBUFS)),
     })
     return redirect
   }

@@ -57,7 +57,7 @@ export interface Sockets {
   received(fd: number): number
   /** In bytes, which the kernel doubles; over the system's limits, which CAP_NET_ADMIN allows (socket(7)). */
   setSendBuffer(fd: number, size: number): void
-  /** Nothing to read, no FIN, no error. */
+  /** Nothing to read, no FIN, no error. False as well if the system can't tell. */
   isEmpty(fd: number): boolean
   /** Whoever reads it is told of what has arrived, as if it came now. */
   tellReader(fd: number): void
@@ -152,7 +152,8 @@ export function createSockets(calls: Libc): Sockets {
   /** By epoll, since SIOCINQ is always 0 for a socket in a SOCKHASH, and recv would take a pending error away. */
   function isEmpty(fd: number): boolean {
     event[0] = EPOLLIN
-    calls.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event)
+    // Too many watches: then nobody knows (epoll_ctl(2), ENOSPC).
+    if (calls.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event) === -1) return false
     const isReady = calls.epoll_wait(epoll, event, 1, 0) !== 0
     calls.epoll_ctl(epoll, EPOLL_CTL_DEL, fd, null)
     return !isReady

@@ -143,10 +143,10 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     return descriptors[side] as number
   }
 
-  /** False if the kernel does not take it. */
-  function putSocket(map: number, at: number, side: number): boolean {
-    key[0] = cookies[at] as bigint
-    value[0] = socketOf(side)
+  /** For the socket of `side`. False if the kernel does not take it. */
+  function put(map: number, side: number, what: number): boolean {
+    key[0] = cookies[side] as bigint
+    value[0] = what
     return bpf.update(map, key, value) === 0
   }
 
@@ -159,13 +159,16 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     const side = slot * 2
     begin(side, client)
     begin(side + 1, origin)
-    // Both are in `peers` first: what came for a side that isn't there would be dropped.
-    if (!putSocket(handle.peers, side, side + 1) || !putSocket(handle.peers, side + 1, side)) {
-      for (const each of [side, side + 1]) removeAt(handle.peers, each)
-      leave(slot)
-      return 0
-    }
-    return JOINED | (give(side) ? 1 : 0) | (give(side + 1) ? 2 : 0)
+    // Both are in the other maps first: of a side that isn't in `sides` the program passes all and says nothing, and what came
+    // for one that isn't in `peers` would be dropped. Each element is memory, which the kernel may not have.
+    if ([side, side + 1].every(introduce)) return JOINED | (give(side) ? 1 : 0) | (give(side + 1) ? 2 : 0)
+    for (const each of [side, side + 1]) removeAt(handle.peers, each)
+    leave(slot)
+    return 0
+  }
+
+  function introduce(side: number): boolean {
+    return put(handle.sides, side, side) && put(handle.peers, side, socketOf(side ^ 1))
   }
 
   function begin(side: number, fd: number): void {
@@ -175,9 +178,6 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     for (const name of [BYTES, COST, PASSED, TOLD]) setField(side, name, 0)
     setField(side, CEILING, passedBound)
     read[side] = 0
-    key[0] = cookies[side] as bigint
-    value[0] = side
-    bpf.update(handle.sides, key, value)
   }
 
   /**
@@ -198,7 +198,7 @@ export function useSockmap(handle: SockmapHandle): Sockmap {
     setField(side, LIMIT, BOUND)
     setField(side, NOTICE, STEP)
     sockets.setSendBuffer(socketOf(side ^ 1), WIDE_BUFFER)
-    if (!putSocket(handle.verdicts, side, side)) {
+    if (!put(handle.verdicts, side, fd)) {
       settle(side)
       return false
     }

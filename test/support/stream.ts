@@ -90,8 +90,11 @@ export class Speaker {
       this.sent += size
       if (!isTaken) {
         await new Promise<void>((resolve) => {
-          this.socket.once('drain', resolve)
-          this.socket.once('close', () => resolve())
+          const heard = () => {
+            this.socket.off('drain', heard).off('close', heard)
+            resolve()
+          }
+          this.socket.on('drain', heard).on('close', heard)
         })
       } else await new Promise(setImmediate)
     }

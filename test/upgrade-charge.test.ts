@@ -70,6 +70,27 @@ t.test('a stop while the new release comes into charge stops that one as well', 
   await isOver(t, fleet, all, pid)
 })
 
+t.test('a second signal waits for no new release that hangs before it is in charge', async (t) => {
+  const origin = await startPlayer(t)
+  const { folder, script } = copyOfRelease(t)
+  const fleet = await startReleases(t, chatConfig(origin.address, 'drainTimeout: 1s\n'), { script })
+  const all = await talkers(t, fleet, SOME)
+  waitIn(folder, 'process/lifetime.js', 'async takeOver(state) {')
+  fleet.upgrade().catch(() => {})
+  await fleet.says('it waits')
+  const pid = await taker(fleet)
+  fleet.program.child.kill('SIGTERM')
+  await fleet.says('draining')
+  const since = performance.now()
+  fleet.program.child.kill('SIGTERM')
+  await fleet.firstEnded
+  await gone(pid)
+  // It has 30 s to answer.
+  t.ok(performance.now() - since < 20_000)
+  while (all.some(({ end }) => end === null)) await pause(10)
+  await closed(fleet.address)
+})
+
 t.test(
   'a worker of the new release that dies when the others accept is replaced by one that does',
   async (t) => {

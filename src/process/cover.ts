@@ -6,6 +6,7 @@ import { duplicate, letGo } from '../accept/inherited.ts'
 import type { ListenerOptions } from '../accept/listener.ts'
 import type { Edge, Opened } from '../edge.ts'
 import type { InheritedSocket } from './protocol.ts'
+import { inOrder } from './turns.ts'
 
 export interface Covered {
   readonly listeners: readonly ListenerOptions[]
@@ -29,13 +30,7 @@ export function createCover(edge: Edge, first: Covered): Cover {
   let covering: Opened | null = null
   let isOver = false
   /** One change after the other. */
-  let last: Promise<unknown> = Promise.resolve()
-
-  function later(act: () => Promise<void>): Promise<void> {
-    const acting = last.then(act)
-    last = acting.catch(() => {})
-    return acting
-  }
+  const later = inOrder()
 
   async function settle(): Promise<void> {
     if (isOver || isNeeded === (covering !== null)) return

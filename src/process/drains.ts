@@ -67,9 +67,9 @@ export function createDrains(parts: DrainParts): Drains {
   /** Of all workers; aborted by whoever does not want to wait for the delay. */
   const delay = new AbortController()
   let starting: Promise<void> | null = null
-  let begin: () => void = () => {}
+  let tellBegun: () => void = () => {}
   const begun = new Promise<void>((resolve) => {
-    begin = resolve
+    tellBegun = resolve
   })
   let startedAt = 0
   let operatorAsks: (ending: Promise<DrainCounts>) => void = () => {}
@@ -108,7 +108,7 @@ export function createDrains(parts: DrainParts): Drains {
 
   async function start(times: DrainTimes): Promise<void> {
     startedAt = performance.now()
-    begin()
+    tellBegun()
     const ms = delayMs()
     stopping(ms + times.drainMs + END_TIMEOUT_MS + 2 * EXIT_TIMEOUT_MS)
     lines.draining('all', await tunnelsOf(workers), ms, times)

@@ -11,6 +11,7 @@ import { knock } from '../linux/unix-socket.ts'
 import type { Tunnel } from '../tunnel/tunnel.ts'
 import type { FromGiver, FromTaker } from './handover-letters.ts'
 import { read, written } from './handover-letters.ts'
+import { inOrder } from './turns.ts'
 
 /** Tunnels that stood still together. */
 export interface Share {
@@ -94,7 +95,7 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
   let isEnded = false
   let changed: () => void = () => {}
   /** One thing after the other: only one answer is waited for at a time, and nobody is offered twice. */
-  let last: Promise<unknown> = Promise.resolve()
+  const later = inOrder()
   const passage = new Passage(loop, fd, {
     letter(letter) {
       arrived.push(read<FromTaker>(letter.bytes).letter)
@@ -141,12 +142,6 @@ export function createGiver(loop: Loop, handover: Handover, folder: string, name
       changed = look
       look()
     })
-  }
-
-  function later<Value>(act: () => Value | Promise<Value>): Promise<Value> {
-    const acting = last.then(act)
-    last = acting.catch(() => {})
-    return acting
   }
 
   async function offer(): Promise<number> {

@@ -1,4 +1,14 @@
-// One at a time; whoever asks meanwhile gets the next one, which begins after that.
+// One at a time: all that is asked for, in order; or one act, where whoever asks meanwhile gets the next one.
+
+/** Each begins when the one before is over, also if that has failed. */
+export function inOrder(): <Value>(act: () => Value | Promise<Value>) => Promise<Value> {
+  let last: Promise<unknown> = Promise.resolve()
+  return (act) => {
+    const acting = last.then(act)
+    last = acting.catch(() => {})
+    return acting
+  }
+}
 
 export interface Turns<Outcome> {
   ask(): Promise<Outcome>
